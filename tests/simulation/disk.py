@@ -1,7 +1,7 @@
 """The simulated disk of a machine: files in the page cache, and what is on the disk of them.
 
 What is written is in the cache, and dirty. A sync, or the kernel by itself, brings dirty pages to
-the disk. A sync that fails leaves them clean, on the disk or not, and the next one does not bring
+the disk. A sync that fails leaves them clean, on the disk or not, and the next one does not write_to_disk
 them. A power cut leaves some of the dirty pages whole, some torn, and some as they were before; and
 some of the names that were given since the folder was synced.
 """
@@ -31,7 +31,7 @@ class Inode:
         self.on_disk = bytearray()
         self.dirty: set[int] = set()
         """Pages that a sync is to write."""
-        self.given_up: set[int] = set()
+        self.lost: set[int] = set()
         """Pages that the kernel takes for written, and that are not."""
         self.errors = 0
         """Each who has it open is told of each, by its next sync."""
@@ -50,13 +50,13 @@ class Inode:
         self.cached[at:end] = data
         pages = range(at // PAGE, (end + PAGE - 1) // PAGE)
         self.dirty.update(pages)
-        self.given_up.difference_update(pages)
+        self.lost.difference_update(pages)
 
     def truncate(self, size: int) -> None:
         """Cut short, on the disk as well: who does that here asks for no order."""
         del self.cached[size:], self.on_disk[size:]
 
-    def bring(self, page: int, size: int = PAGE) -> None:
+    def write_to_disk(self, page: int, size: int = PAGE) -> None:
         """Bring a page to the disk, or its first bytes."""
         start = page * PAGE
         data = self.cached[start : start + size]
@@ -95,7 +95,7 @@ class Disk:
         self.failing_syncs = 0.0
         """The share of syncs that fail."""
         self.failing_writes = 0.0
-        self.failing_next = 0
+        self.failing_next_syncs = 0
         """So many syncs fail, those that come next."""
         self.is_lying = False
         """Whether it says that it has synced what it has not."""
@@ -111,7 +111,7 @@ class Disk:
         self._renamed: list[dict[str, Inode | None]] = []
         """What has changed in the names since these were synced, in order."""
         self._number = 1
-        self._watched: list[tuple[int, Callable[[], object]]] = []
+        self._scheduled: list[tuple[int, Callable[[], object]]] = []
         self._calls = 0
 
     # What a process asks for.
@@ -122,8 +122,8 @@ class Disk:
             return
         self._calls += 1
         random = self.world.random.random
-        if self._watched and self._watched[0][0] <= self._calls:
-            _, action = self._watched.pop(0)
+        if self._scheduled and self._scheduled[0][0] <= self._calls:
+            _, action = self._scheduled.pop(0)
             self.world.after(seconds * random(), None, action)
         elif seconds < SHORT and random() < 0.8:
             return  # Most of the time nothing else happens meanwhile.
@@ -131,12 +131,12 @@ class Disk:
 
     def after_calls(self, number: int, action: Callable[[], object]) -> None:
         """Have ``action`` happen in the middle of the call that comes as the nth from now on."""
-        self._watched.append((self._calls + number, action))
-        self._watched.sort(key=lambda each: each[0])
+        self._scheduled.append((self._calls + number, action))
+        self._scheduled.sort(key=lambda each: each[0])
 
-    def forget_actions(self) -> None:
+    def cancel_actions(self) -> None:
         """Have nothing happen in the middle of a call."""
-        self._watched.clear()
+        self._scheduled.clear()
 
     def open(self, name: str, flags: int) -> OpenFile:
         """Open a file, or make it."""
@@ -167,10 +167,10 @@ class Disk:
     def read(self, file: OpenFile, size: int, at: int) -> bytes:
         """Read from the cache."""
         self.pause(1e-5)
-        self.fail_to_read()
+        self.maybe_fail_read()
         return bytes(file.inode.cached[at : at + size])
 
-    def fail_to_read(self) -> None:
+    def maybe_fail_read(self) -> None:
         """Raise the error of a read that fails, if it does."""
         if self.failing_reads and self.world.random.random() < self.failing_reads:
             self.world.log(self.host, "fails in a read")
@@ -196,12 +196,14 @@ class Disk:
         random = self.world.random.random
         self.pause(min(3.0, self.sync_seconds * (100 if random() < 0.01 else 1)))
         inode = file.inode
-        fails = self.failing_next > 0 or (self.failing_syncs and random() < self.failing_syncs)
+        fails = self.failing_next_syncs > 0 or (
+            self.failing_syncs and random() < self.failing_syncs
+        )
         if fails and inode.dirty:
-            self.failing_next -= self.failing_next > 0
+            self.failing_next_syncs -= self.failing_next_syncs > 0
             self.failures += 1
             self.world.log(self.host, f"fails in a sync of {self._name_of(inode)}")
-            self._give_up(inode)
+            self._fail_write_back(inode)
         if inode.errors > file.errors:
             file.errors = inode.errors
             raise error(errno.EIO)
@@ -209,7 +211,7 @@ class Disk:
             self.has_lied |= bool(inode.dirty)
             return
         for page in sorted(inode.dirty):
-            inode.bring(page)
+            inode.write_to_disk(page)
         inode.dirty.clear()
         # As file systems do that have a journal: a file that is new gets its name with it.
         for name, each in self.names.items():
@@ -232,21 +234,21 @@ class Disk:
 
     # What happens to it.
 
-    def _give_up(self, inode: Inode) -> None:
+    def _fail_write_back(self, inode: Inode) -> None:
         """Fail to write what is dirty."""
         random = self.world.random.random
         for page in sorted(inode.dirty):
             if random() < 0.5:
-                inode.bring(page)
+                inode.write_to_disk(page)
             else:
-                inode.given_up.add(page)
+                inode.lost.add(page)
         inode.dirty.clear()
         inode.errors += 1
 
-    def be_well(self) -> None:
+    def restore(self) -> None:
         """Take all from now on, and tell nobody any more of what has failed."""
         self.is_full = self.is_denied = self.has_no_descriptors = False
-        self.failing_reads = self.failing_syncs = self.failing_writes = self.failing_next = 0
+        self.failing_reads = self.failing_syncs = self.failing_writes = self.failing_next_syncs = 0
         self.sync_seconds = 1e-3
         for inode in self.names.values():
             inode.errors = 0
@@ -258,25 +260,25 @@ class Disk:
             if inode.dirty and random() < 0.5:
                 fails = self.failing_syncs and random() < self.failing_syncs
                 if fails and self.write_back_fails:
-                    self._give_up(inode)
+                    self._fail_write_back(inode)
                     continue
                 for page in sorted(inode.dirty):
                     if random() < 0.7:
-                        inode.bring(page)
+                        inode.write_to_disk(page)
                         inode.dirty.discard(page)
 
-    def drop(self, names: Iterable[str]) -> None:
+    def drop_lost_pages(self, names: Iterable[str]) -> None:
         """Read from the disk again what the kernel takes for written: it is old there."""
         for name in names:
             inode = self.names.get(name)
             if inode is None or inode.maps:
                 continue
-            for page in sorted(inode.given_up):
+            for page in sorted(inode.lost):
                 start = page * PAGE
                 size = min(PAGE, len(inode.cached) - start)
                 old = inode.on_disk[start : start + size]
                 inode.cached[start : start + size] = old.ljust(size, b"\0")
-            inode.given_up.clear()
+            inode.lost.clear()
 
     def cut_power(self) -> None:
         """Lose what is not on the disk, or most of it. Nobody has anything open any more."""
@@ -292,9 +294,9 @@ class Disk:
             for page in sorted(inode.dirty):
                 if random.random() < survives:
                     torn = random.random() < 0.2
-                    inode.bring(page, SECTOR * random.randint(0, 7) if torn else PAGE)
+                    inode.write_to_disk(page, SECTOR * random.randint(0, 7) if torn else PAGE)
             inode.dirty.clear()
-            inode.given_up.clear()
+            inode.lost.clear()
             inode.cached = bytearray(inode.on_disk)
             inode.errors = inode.maps = 0
 

@@ -1,6 +1,6 @@
 """What all simulated engines have: servers, sessions with them, and how a client waits for a reply.
 
-A session is a connection of one process to one server. A question arrives, is done in one moment,
+A session is a connection of one process to one server. A request arrives, is done in one moment,
 and the reply is sent; each of these can be late, held by a cut, or lost. What is sent before a
 process closes its end, or ends, arrives nevertheless: the kernel sends it again and again.
 """
@@ -15,7 +15,7 @@ from tests.simulation.process import Process
 from tests.simulation.world import Thread, World
 
 
-class Quirks:
+class LinkFaults:
     """How badly sessions are treated: shares of the questions, from 0 to 1."""
 
     def __init__(self) -> None:
@@ -28,9 +28,9 @@ class Quirks:
         self.trickling = 0.0
         """The reply comes in parts, over seconds, where it is bytes."""
         self.reset = 0.0
-        """The connection breaks behind the question, which arrives."""
+        """The connection breaks behind the request, which arrives."""
 
-    def any(self) -> bool:
+    def any_faults(self) -> bool:
         """Whether there are any."""
         return bool(self.lost_request or self.late_request or self.lost_reply or self.reset)
 
@@ -43,11 +43,11 @@ class EngineServer:
         name: its host.
     """
 
-    def __init__(self, network: Network, name: str, quirks: Quirks) -> None:
+    def __init__(self, network: Network, name: str, link_faults: LinkFaults) -> None:
         self.network = network
         self.world: World = network.world
         self.name = name
-        self.quirks = quirks
+        self.link_faults = link_faults
         self.exists = True
         """Whether there is such a machine; it may come later."""
         self.is_up = True
@@ -61,16 +61,16 @@ class EngineServer:
         """Write a line into the trace."""
         self.world.log(self.name, what)
 
-    def arrived(self, session: "Session", question: Any) -> None:
-        """Take a question in, as soon as it runs."""
+    def arrived(self, session: "Session", request: Any) -> None:
+        """Take a request in, as soon as it runs."""
         if session.is_over:
             pass
         elif self.is_stopped:
-            self._held.append((session, question))
+            self._held.append((session, request))
         else:
-            self.take(session, question)
+            self.take(session, request)
 
-    def take(self, session: "Session", question: Any) -> None:
+    def take(self, session: "Session", request: Any) -> None:
         """Do what is asked, and reply."""
         raise NotImplementedError
 
@@ -105,9 +105,9 @@ class EngineServer:
             self.log("is resumed")
             self.is_stopped = False
             while self._held:
-                session, question = self._held.popleft()
+                session, request = self._held.popleft()
                 if not session.is_over:
-                    self.take(session, question)
+                    self.take(session, request)
 
 
 class Session:
@@ -132,23 +132,23 @@ class Session:
         """Whether the client has closed its end."""
         self.name = ""
         """By which the client calls itself."""
-        self.wrote = 0
+        self.written_offset = 0
         """Up to where the server has changed by what was asked here."""
-        self.is_left = False
+        self.client_closed = False
         """Whether the server knows that."""
         self._parts: dict[int, bytes] = {}
         self._part = 0
         self._replies: deque[Any] = deque()
         self._waiting: tuple[Thread, int] | None = None
         network = server.network
-        self._there = Stream(network, process.host, server.name, self._reach)
-        self._back = Stream(network, server.name, process.host, self._arrive)
-        self._there.send(self)
+        self._to_server = Stream(network, process.host, server.name, self._arrive_at_server)
+        self._to_client = Stream(network, server.name, process.host, self._arrive_at_client)
+        self._to_server.send(self)
         assert self.receive(connect_seconds) is self
 
     # At the server.
 
-    def _reach(self, piece: Any) -> None:
+    def _arrive_at_server(self, piece: Any) -> None:
         server = self.server
         if self.is_lost:
             pass
@@ -156,41 +156,45 @@ class Session:
             # A server that is at something goes on with it.
             if self in server.sessions:
                 server.sessions.remove(self)
-                self.is_left = True
+                self.client_closed = True
         elif piece is not self:
             server.arrived(self, piece)
         elif server.is_up:
             # The kernel does, also of one that is stopped.
             server.sessions.append(self)
-            self._back.send(self)
+            self._to_client.send(self)
         else:
             self.is_over = True
-            self._back.send(ConnectionRefusedError("connection refused"))
+            self._to_client.send(ConnectionRefusedError("connection refused"))
 
     def reply(self, reply: Any) -> None:
         """Send something to the client."""
         if self.is_over or self.is_lost:
             return
-        quirks = self.server.quirks
-        if quirks.lost_reply and self._chance(quirks.lost_reply):
+        link_faults = self.server.link_faults
+        if link_faults.lost_reply and self._chance(link_faults.lost_reply):
             self.server.log(f"replies to {self.process}, which is lost")
             self.is_lost = True
-        elif quirks.trickling and isinstance(reply, bytes) and self._chance(quirks.trickling):
+        elif (
+            link_faults.trickling
+            and isinstance(reply, bytes)
+            and self._chance(link_faults.trickling)
+        ):
             world = self.process.world
             size = len(reply) // 8 + 1
             for number in range(8):
                 part = reply[number * size : (number + 1) * size]
                 world.after(number * world.random.random(), None, self._trickle, number, part)
         else:
-            late = quirks.late_reply and self._chance(quirks.late_reply)
-            self._back.send(reply, 2.5 * self.process.world.random.random() if late else 0.0)
+            late = link_faults.late_reply and self._chance(link_faults.late_reply)
+            self._to_client.send(reply, 2.5 * self.process.world.random.random() if late else 0.0)
 
     def _trickle(self, number: int, part: bytes) -> None:
         """Send the parts in their order, whenever each is there."""
         self._parts[number] = part
         while self._part in self._parts:
             if part := self._parts.pop(self._part):
-                self._back.send(part)
+                self._to_client.send(part)
             self._part = (self._part + 1) % 8
 
     def reset(self) -> None:
@@ -199,14 +203,14 @@ class Session:
             self.is_over = True
             if self in self.server.sessions:
                 self.server.sessions.remove(self)
-            self._back.send(ConnectionResetError("connection reset by peer"))
+            self._to_client.send(ConnectionResetError("connection reset by peer"))
 
     def _chance(self, share: float) -> bool:
         return self.process.world.random.random() < share
 
     # At the client.
 
-    def _arrive(self, piece: Any) -> None:
+    def _arrive_at_client(self, piece: Any) -> None:
         if self.closed:
             return
         self._replies.append(piece)
@@ -214,40 +218,40 @@ class Session:
             waiting, self._waiting = self._waiting, None
             self.process.world.wake(*waiting)
 
-    def send(self, question: Any) -> None:
-        """Send a question.
+    def send(self, request: Any) -> None:
+        """Send a request.
 
         Raises:
             ConnectionError: the connection is known to be of no use.
         """
         self._raise_if_over()
         server = self.server
-        quirks = server.quirks
+        link_faults = server.link_faults
         world = self.process.world
-        if quirks.any():
-            if self._chance(quirks.lost_request):
+        if link_faults.any_faults():
+            if self._chance(link_faults.lost_request):
                 world.log(self.process.name, f"asks {server.name}, which is lost")
                 self.is_lost = True
                 return
-            if self._chance(quirks.late_request):
+            if self._chance(link_faults.late_request):
                 seconds = 20 * world.random.random()
                 world.log(
                     self.process.name, f"asks {server.name}, which arrives {seconds:.3f} s late"
                 )
                 self.is_lost = True
-                world.after(seconds, None, self._arrive_late, question)
+                world.after(seconds, None, self._arrive_late, request)
                 return
-            if self._chance(quirks.reset):
+            if self._chance(link_faults.reset):
                 world.log(self.process.name, f"asks {server.name}, and the connection breaks")
-                self._there.send(question)
-                self._arrive(ConnectionResetError("connection reset by peer"))
+                self._to_server.send(request)
+                self._arrive_at_client(ConnectionResetError("connection reset by peer"))
                 return
-        self._there.send(question)
+        self._to_server.send(request)
 
-    def _arrive_late(self, question: Any) -> None:
+    def _arrive_late(self, request: Any) -> None:
         if not self.is_over:
             self.server.log(f"is asked what {self.process} has asked long ago")
-            self.server.arrived(self, question)
+            self.server.arrived(self, request)
 
     def receive(self, timeout: float) -> Any:
         """The next reply.
@@ -259,7 +263,7 @@ class Session:
         if not self._replies:
             thread = greenlet.getcurrent()
             assert isinstance(thread, Thread)
-            self._waiting = thread, thread.turn + 1
+            self._waiting = thread, thread.wait_number + 1
             if not self.process.world.park(timeout):
                 self._waiting = None
                 raise TimeoutError("timed out")
@@ -272,9 +276,9 @@ class Session:
         if self.closed:
             raise ConnectionAbortedError("it is closed")
 
-    def ask(self, question: Any, timeout: float) -> Any:
-        """Send a question and wait for its reply; see ``send`` and ``receive``."""
-        self.send(question)
+    def ask(self, request: Any, timeout: float) -> Any:
+        """Send a request and wait for its reply; see ``send`` and ``receive``."""
+        self.send(request)
         return self.receive(timeout)
 
     def has_input(self) -> bool:
@@ -285,5 +289,5 @@ class Session:
         """Let go of it; what was sent before arrives nevertheless."""
         if not self.closed:
             self.closed = True
-            self._there.send(None)
+            self._to_server.send(None)
             self._replies.clear()

@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.simulation import engines
 from tests.simulation.base import Run
-from tests.simulation.install import with_servers
+from tests.simulation.install import set_servers
 from tests.simulation.network import Listener
 from tests.simulation.plan import Fault, FaultPlan, Plan
 from tests.simulation.process import Process
@@ -37,12 +37,12 @@ class Node:
         self.lives += 1
         run = self.run
         process = Process(run.world, f"{self.name}.{self.lives}", self.name, self.clock)
-        process.at_end.append(self._ended)
+        process.at_end.append(self._handle_end)
         opener = run.cluster.opener(process, run.plan.max_keys)
         self.server = Server(process, self.listener, run.settings, opener)
         run.servers.append(self.server)
 
-    def _ended(self) -> None:
+    def _handle_end(self) -> None:
         world = self.run.world
         if not world.closing:
             world.after(0.1 + world.random.random(), None, self.start)
@@ -53,10 +53,10 @@ class EngineRun(Run):
 
     def __init__(self, plan: Plan, *, tracing: bool) -> None:
         super().__init__(plan, tracing=tracing)
-        self.cluster = engines.ENGINES[plan.store](
+        self.cluster = engines.CLUSTERS[plan.store](
             self.network, random.Random(plan.seed), plan.variant, predates_keys=plan.predates_keys
         )
-        with_servers(self.cluster.servers)
+        set_servers(self.cluster.servers)
         self.nodes = [Node(self, number) for number in range(plan.nodes)]
 
     def store(self) -> str:
@@ -130,12 +130,12 @@ class EngineRun(Run):
                     ("lost_request", "lost_reply", "late_reply", "reset", "trickling")
                 )
                 share = chance.choice((0.1, 0.5, 1.0))
-                return partial(setattr, cluster.quirks, which, share), partial(
-                    setattr, cluster.quirks, which, 0.0
+                return partial(setattr, cluster.link_faults, which, share), partial(
+                    setattr, cluster.link_faults, which, 0.0
                 )
             case "late_requests":
-                return partial(setattr, cluster.quirks, "late_request", 0.3), partial(
-                    setattr, cluster.quirks, "late_request", 0.0
+                return partial(setattr, cluster.link_faults, "late_request", 0.3), partial(
+                    setattr, cluster.link_faults, "late_request", 0.0
                 )
             case "engine_fault":
                 which = plan.which or chance.choice(cluster.faults)
@@ -153,14 +153,14 @@ class EngineRun(Run):
                         return
                     world.log("person", f"raises the index from {index} to {index + higher}")
                     self.history.skip_indexes(world.now, higher)
-                    cluster.place(index + higher)
+                    cluster.raise_index(index + higher)
 
                 return jump, nothing
             case "remove_records":
 
                 def forget() -> None:
                     world.log("person", "removes all records")
-                    cluster.forget_records()
+                    cluster.remove_records()
 
                 return forget, nothing
             case "wrong_clock":

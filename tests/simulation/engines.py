@@ -9,7 +9,7 @@ from fibcore.stores.engine import EngineOpener
 from fibcore.stores.etcd import EtcdOpener
 from fibcore.stores.postgresql import PostgresqlOpener
 from fibcore.stores.redis import RedisOpener
-from tests.simulation.engine import EngineServer, Quirks
+from tests.simulation.engine import EngineServer, LinkFaults
 from tests.simulation.etcd import Etcd
 from tests.simulation.network import Network
 from tests.simulation.plan import Fault
@@ -20,7 +20,7 @@ from tests.simulation.postgresql import (
     TABLES,
     Postgresql,
     State,
-    is_key,
+    is_key_row,
     is_record,
 )
 from tests.simulation.process import Process
@@ -40,16 +40,16 @@ class Cluster:
     """What can happen to it alone: names of methods that take the chance and return a ``Fault``."""
 
     def __init__(self) -> None:
-        self.quirks = Quirks()
+        self.link_faults = LinkFaults()
 
-    def engine(self) -> EngineOpener:
+    def new_opener(self) -> EngineOpener:
         """What a node has of it."""
         raise NotImplementedError
 
     def opener(self, process: Process, max_keys: int) -> EngineOpener:
         """What a node opens in ``process``."""
         random = process.world.random
-        opener = self.engine()
+        opener = self.new_opener()
         opener.max_keys = max_keys
         opener.draw = lambda: uuid.UUID(int=random.getrandbits(128), version=4)
         opener.sleep, opener.clock = process.sleep, process.monotonic
@@ -59,11 +59,11 @@ class Cluster:
         """Where the sequence stands."""
         raise NotImplementedError
 
-    def place(self, index: int) -> None:
+    def raise_index(self, index: int) -> None:
         """Raise it by hand, which drops all keys."""
         raise NotImplementedError
 
-    def forget_records(self) -> None:
+    def remove_records(self) -> None:
         """Remove all records by hand."""
         raise NotImplementedError
 
@@ -81,7 +81,7 @@ class Cluster:
         return sorted(self.servers)
 
 
-def lagging(old: EngineServer, new: EngineServer, chance: random.Random) -> float:
+def isolate_successor(old: EngineServer, new: EngineServer, chance: random.Random) -> float:
     """Mostly cut the way from a primary to who takes over; return in how many seconds it does."""
     seconds = chance.choice((1.0, 6.0)) * chance.random()
     if chance.random() < 0.7:
@@ -103,7 +103,7 @@ class EtcdCluster(Cluster):
     ) -> None:
         super().__init__()
         self.faults = ("election", "no_permission", "no_space")
-        self.etcd = Etcd(network, self.quirks)
+        self.etcd = Etcd(network, self.link_faults)
         self.servers = {each.name: each for each in self.etcd.members}
         self._hosts = self.hosts()
         chance.shuffle(self._hosts)
@@ -111,18 +111,18 @@ class EtcdCluster(Cluster):
         if not predates_keys:
             self.etcd.put(DROPPED_KEY, "0")
 
-    def engine(self) -> EngineOpener:
+    def new_opener(self) -> EngineOpener:
         return EtcdOpener(f"etcd://{','.join(self._hosts)}", "default")
 
     def index(self) -> int:
         return int(self.etcd.text(INDEX_KEY) or 0)
 
-    def place(self, index: int) -> None:
+    def raise_index(self, index: int) -> None:
         self.etcd.put(INDEX_KEY, str(index))
         self.etcd.put(DROPPED_KEY, str(index))
         self.etcd.remove(KEYS)
 
-    def forget_records(self) -> None:
+    def remove_records(self) -> None:
         self.etcd.remove(RECORDS)
 
     def election(self, chance: random.Random) -> Fault:
@@ -170,12 +170,12 @@ class RedisCluster(Cluster):
             "min-replicas-to-write": "1" if self.variant == "replicated" else "0",
         }
         version = "7.2.0" if self.variant == "everysec" else "7.0.0"
-        self.primary = Redis(network, "redis0", self.quirks, settings, version)
+        self.primary = Redis(network, "redis0", self.link_faults, settings, version)
         self.servers = {"redis0": self.primary, "redis": self.primary}
         self.primary.hash = {b"index": b"0", **({} if predates_keys else {b"dropped": b"0"})}
         self.primary.synced = dict(self.primary.hash)
         if self.variant in ("replicated", "handover"):
-            replica = Redis(network, "redis1", self.quirks, settings, version)
+            replica = Redis(network, "redis1", self.link_faults, settings, version)
             self.servers["redis1"] = replica
             replica.demote(self.primary)
         self.faults = (
@@ -189,7 +189,7 @@ class RedisCluster(Cluster):
         if self.variant == "replicated":
             self.faults += ("failover",)
 
-    def engine(self) -> EngineOpener:
+    def new_opener(self) -> EngineOpener:
         return RedisOpener("redis://redis/0", "default")
 
     def hosts(self) -> list[str]:
@@ -198,19 +198,19 @@ class RedisCluster(Cluster):
     def index(self) -> int:
         return int(self.primary.hash[b"index"])
 
-    def place(self, index: int) -> None:
-        hash_ = self._without(b"key:", b"slot:", b"keys")
+    def raise_index(self, index: int) -> None:
+        hash_ = self._fields_without(b"key:", b"slot:", b"keys")
         raised = b"%d" % max(index, int(hash_[b"index"]))
         self.primary.do_by_hand({**hash_, b"index": raised, b"dropped": raised})
 
-    def forget_records(self) -> None:
-        self.primary.do_by_hand(self._without(b"node:"))
+    def remove_records(self) -> None:
+        self.primary.do_by_hand(self._fields_without(b"node:"))
 
-    def _without(self, *prefixes: bytes) -> dict[bytes, bytes]:
+    def _fields_without(self, *prefixes: bytes) -> dict[bytes, bytes]:
         found = self.primary.hash.items()
         return {name: value for name, value in found if not name.startswith(prefixes)}
 
-    def _denied(self, *commands: bytes) -> Fault:
+    def _deny(self, *commands: bytes) -> Fault:
         def begin() -> None:
             self.primary.denied = set(commands)
 
@@ -224,29 +224,29 @@ class RedisCluster(Cluster):
     def no_permission(self, chance: random.Random) -> Fault:
         """Rights to some commands are taken away, and given back."""
         commands = (b"HSET", b"HDEL", b"EVALSHA", b"HGET", b"ROLE", b"SCRIPT")
-        return self._denied(*chance.sample(commands, chance.randint(1, 3)))
+        return self._deny(*chance.sample(commands, chance.randint(1, 3)))
 
     def no_permission_for_keys(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """To the command that drops them alone."""
-        return self._denied(b"HDEL")
+        return self._deny(b"HDEL")
 
     def no_permission_for_time(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """There is no right to the clock."""
-        return self._denied(b"TIME")
+        return self._deny(b"TIME")
 
     def power_cut(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """The machine of the primary loses its power, and what was not synced."""
-        hit: list[Redis] = []
+        killed: list[Redis] = []
 
         def begin() -> None:
-            hit.append(self.primary)
+            killed.append(self.primary)
             if self.variant == "replicated":
                 # What is synced is on its replica, too, which is the one that counts.
                 self.primary.kill()
             else:
                 self.primary.lose_power()
 
-        return begin, lambda: hit[0].start()
+        return begin, lambda: killed[0].start()
 
     def handover(self, chance: random.Random) -> Fault:
         """A person has the replica take over, and keeps the clients of the old primary."""
@@ -271,16 +271,16 @@ class RedisCluster(Cluster):
     def failover(self, chance: random.Random) -> Fault:
         """The replica takes over; the old primary becomes its replica a while later."""
         world = self.primary.world
-        over: list[bool] = []
+        is_over: list[bool] = []
 
         def begin() -> None:
             old = self.primary
             new = next(iter(old.replicas), None)
             if new is not None:
-                world.after(lagging(old, new, chance), None, take_over, old, new)
+                world.after(isolate_successor(old, new, chance), None, take_over, old, new)
 
         def take_over(old: Redis, new: Redis) -> None:
-            if over or self.primary is not old or not new.is_up:
+            if is_over or self.primary is not old or not new.is_up:
                 return
             if chance.random() < 0.5:
                 old.kill()
@@ -290,7 +290,7 @@ class RedisCluster(Cluster):
             self.servers["redis"] = new
 
         def end() -> None:
-            over.append(True)
+            is_over.append(True)
             self.restore()
 
         return begin, end
@@ -311,16 +311,16 @@ class PostgresqlCluster(Cluster):
     ) -> None:
         super().__init__()
         self.primary = Postgresql(
-            network, "pg0", self.quirks, {INDEX: 0} if predates_keys else CREATED
+            network, "pg0", self.link_faults, {INDEX: 0} if predates_keys else CREATED
         )
         self.servers = {"pg0": self.primary}
         self.faults = ("no_permission", "no_permission_for_keys", "table_renamed")
-        self.is_alone = variant == "standby attached later"
+        self.standby_is_missing = variant == "standby attached later"
         """Whether there is none yet."""
         if variant != "alone":
-            standby = Postgresql(network, "pg1", self.quirks, self.primary.base)
+            standby = Postgresql(network, "pg1", self.link_faults, self.primary.base)
             self.servers["pg1"] = standby
-            if self.is_alone:
+            if self.standby_is_missing:
                 self.faults += ("standby_attached",)
                 standby.is_up = standby.exists = False
             else:
@@ -329,49 +329,49 @@ class PostgresqlCluster(Cluster):
         self._hosts = self.hosts()
         chance.shuffle(self._hosts)
 
-    def engine(self) -> EngineOpener:
+    def new_opener(self) -> EngineOpener:
         # Each process tries them in an order of its own.
         self._hosts.append(self._hosts.pop(0))
         return PostgresqlOpener(f"postgresql://{','.join(self._hosts)}/fib", "default")
 
-    def _all(self) -> list[Postgresql]:
+    def _all_servers(self) -> list[Postgresql]:
         return [each for each in self.servers.values() if isinstance(each, Postgresql)]
 
     def index(self) -> int:
-        return int(self.primary.seen[INDEX])
+        return int(self.primary.visible[INDEX])
 
-    def place(self, index: int) -> None:
+    def raise_index(self, index: int) -> None:
         def raised(state: State) -> dict[str, Any]:
             higher = max(index, state[INDEX])
             dropped = {DROPPED: higher} if TABLES in state else {}
-            return {INDEX: higher, **dropped, **dict.fromkeys(filter(is_key, state))}
+            return {INDEX: higher, **dropped, **dict.fromkeys(filter(is_key_row, state))}
 
         self.primary.do_by_hand((INDEX,), raised)
 
-    def forget_records(self) -> None:
-        keys = tuple(filter(is_record, self.primary.seen))
+    def remove_records(self) -> None:
+        keys = tuple(filter(is_record, self.primary.visible))
         self.primary.do_by_hand(
             keys, lambda state: dict.fromkeys(key for key in keys if key in state)
         )
 
     def no_permission(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """Rights are taken away, and given back."""
-        return self._with("denied")
+        return self._toggle("denied")
 
     def no_permission_for_keys(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """Those to the table of keys alone."""
-        return self._with("denied_keys")
+        return self._toggle("denied_keys")
 
     def table_renamed(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """A table is renamed, and renamed back."""
-        return self._with("table_renamed")
+        return self._toggle("table_renamed")
 
-    def _with(self, name: str) -> Fault:
-        def put(value: bool) -> None:
-            for each in self._all():
+    def _toggle(self, name: str) -> Fault:
+        def set_all(value: bool) -> None:
+            for each in self._all_servers():
                 setattr(each, name, value)
 
-        return partial(put, True), partial(put, False)
+        return partial(set_all, True), partial(set_all, False)
 
     def failover_after_cancel(self, chance: random.Random) -> Fault:
         """Before it, somebody has lost patience with what waits for the standby."""
@@ -384,13 +384,13 @@ class PostgresqlCluster(Cluster):
     def failover(self, chance: random.Random, before: str = "") -> Fault:
         """The standby takes over; the old primary becomes its standby a while later."""
         world = self.primary.world
-        over: list[bool] = []
+        is_over: list[bool] = []
 
         def begin() -> None:
             old, new = self.primary, self.primary.standby
             if new is None:
                 return
-            seconds = lagging(old, new, chance)
+            seconds = isolate_successor(old, new, chance)
             match before or chance.choice(("cancel", "crash", "nothing", "nothing")):
                 case "cancel":
                     for share in (0.3, 0.5, 0.7, 0.9):
@@ -401,7 +401,7 @@ class PostgresqlCluster(Cluster):
             world.after(seconds, None, take_over, old, new)
 
         def take_over(old: Postgresql, new: Postgresql) -> None:
-            if over or self.primary is not old or not new.is_up or not new.in_recovery:
+            if is_over or self.primary is not old or not new.is_up or not new.in_recovery:
                 return
             if chance.random() < 0.5:
                 old.kill()
@@ -409,7 +409,7 @@ class PostgresqlCluster(Cluster):
             self.primary = new
 
         def end() -> None:
-            over.append(True)
+            is_over.append(True)
             self.restore()
 
         return begin, end
@@ -418,8 +418,8 @@ class PostgresqlCluster(Cluster):
         """A synchronous standby is set while nodes are connected."""
 
         def begin() -> None:
-            if self.is_alone:
-                self.is_alone = False
+            if self.standby_is_missing:
+                self.standby_is_missing = False
                 self.servers["pg1"].exists = True
                 self.restore()
 
@@ -427,14 +427,14 @@ class PostgresqlCluster(Cluster):
 
     def restore(self) -> None:
         super().restore()
-        if self.is_alone:
+        if self.standby_is_missing:
             return
-        for each in self._all():
+        for each in self._all_servers():
             if each is not self.primary and self.primary.standby is not each:
                 each.demote(self.primary)
 
 
-class _Made(Protocol):
+class ClusterFactory(Protocol):
     """Makes an engine.
 
     Args:
@@ -449,7 +449,7 @@ class _Made(Protocol):
     ) -> Cluster: ...
 
 
-ENGINES: Final[dict[str, _Made]] = {
+CLUSTERS: Final[dict[str, ClusterFactory]] = {
     "etcd": EtcdCluster,
     "postgresql": PostgresqlCluster,
     "redis": RedisCluster,

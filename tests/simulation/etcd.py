@@ -11,7 +11,7 @@ import io
 import json
 from typing import Any, Final, NamedTuple
 
-from tests.simulation.engine import EngineServer, Quirks, Session
+from tests.simulation.engine import EngineServer, LinkFaults, Session
 from tests.simulation.network import Network
 from tests.simulation.process import calling_process
 
@@ -37,13 +37,15 @@ class Etcd:
         count: of its members.
     """
 
-    def __init__(self, network: Network, quirks: Quirks, count: int = 3) -> None:
+    def __init__(self, network: Network, link_faults: LinkFaults, count: int = 3) -> None:
         self.network = network
         self.world = network.world
         self.revision = 1
-        self._noted = 0
+        self._recorded_revision = 0
         self.keys: dict[str, Value] = {}
-        self.members = [Member(network, f"etcd{number}", quirks, self) for number in range(count)]
+        self.members = [
+            Member(network, f"etcd{number}", link_faults, self) for number in range(count)
+        ]
         self.is_full = False
         """Whether there is no space for more: writes are refused."""
         self.overflows = False
@@ -55,11 +57,11 @@ class Etcd:
         self.leaderless_until = 0.0
         """While a leader is elected nothing is agreed on."""
 
-    def apply_locally(self, question: dict[str, Any], lag: float) -> tuple[int, dict[str, Any]]:
+    def apply_locally(self, request: dict[str, Any], lag: float) -> tuple[int, dict[str, Any]]:
         """What a member says by itself, that is so much behind."""
         now, self.keys = self.keys, self._keys_at(self.world.now - lag)
         try:
-            return self.apply("kv/txn", question)
+            return self.apply("kv/txn", request)
         finally:
             self.keys = now
 
@@ -84,11 +86,11 @@ class Etcd:
     def put(self, key: str, text: str) -> None:
         """Write, as somebody does by hand."""
         self.revision += 1
-        self.keys[coded(key)] = Value(coded(text), self.revision)
+        self.keys[encoded(key)] = Value(encoded(text), self.revision)
 
     def text(self, key: str) -> str | None:
         """What a key has."""
-        value = self.keys.get(coded(key))
+        value = self.keys.get(encoded(key))
         return None if value is None else base64.b64decode(value.value).decode()
 
     def remove(self, folder: str) -> None:
@@ -99,19 +101,19 @@ class Etcd:
         ]:
             del self.keys[key]
 
-    def apply(self, what: str, question: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def apply(self, what: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Do what the members have agreed on."""
         if not self.allowed:
             return NO_RIGHT
         if what == "kv/range":
-            return 200, {"header": self._header(), **self._range(question)}
+            return 200, {"header": self._header(), **self._range(request)}
         if what == "kv/deleterange":
-            if self._remove(question):
+            if self._remove(request):
                 self.revision += 1
             return 200, {"header": self._header()}
         assert what == "kv/txn", what
-        held = all(self._holds(each) for each in question.get("compare", ()))
-        branch = question.get("success" if held else "failure", ())
+        held = all(self._holds(each) for each in request.get("compare", ()))
+        branch = request.get("success" if held else "failure", ())
         puts = any("request_put" in each for each in branch)
         if self.is_full and puts and not self.overflows:
             return NO_SPACE
@@ -119,8 +121,8 @@ class Etcd:
             self.revision += 1
         revision = self.revision
         responses = [self._do(each) for each in branch]
-        if revision != self._noted:
-            self._noted = revision
+        if revision != self._recorded_revision:
+            self._recorded_revision = revision
             self._history.append((self.world.now, dict(self.keys)))
         said: dict[str, Any] = {"header": self._header(), "responses": responses}
         if held:
@@ -188,14 +190,14 @@ class Etcd:
 class Member(EngineServer):
     """One member."""
 
-    def __init__(self, network: Network, name: str, quirks: Quirks, cluster: Etcd) -> None:
-        super().__init__(network, name, quirks)
+    def __init__(self, network: Network, name: str, link_faults: LinkFaults, cluster: Etcd) -> None:
+        super().__init__(network, name, link_faults)
         self._cluster = cluster
         self._lag = 0.2 * self.world.random.random()
         """How much what it has by itself is behind."""
 
-    def take(self, session: Session, question: bytes) -> None:
-        head, _, body = question.partition(b"\r\n\r\n")
+    def take(self, session: Session, request: bytes) -> None:
+        head, _, body = request.partition(b"\r\n\r\n")
         what = head.split(b" ")[1].decode().removeprefix("/v3/")
         cluster, world = self._cluster, self.world
         asked = json.loads(body or b"{}")
@@ -249,7 +251,7 @@ class Socket:
         self._session = session
         self._timeout: float | None = timeout
         self._part = b""
-        """Of a question: its head and its body come one after the other."""
+        """Of a request: its head and its body come one after the other."""
         self._rest = b""
         """Of a reply."""
 
@@ -297,6 +299,6 @@ def is_serializable(asked: dict[str, Any]) -> bool:
     )
 
 
-def coded(text: str) -> str:
+def encoded(text: str) -> str:
     """As keys and values are in JSON."""
     return base64.b64encode(text.encode()).decode()

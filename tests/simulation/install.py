@@ -41,7 +41,7 @@ from web import life
 
 
 class Time(types.ModuleType):
-    """``time``, as the calling process has it."""
+    """``time``, as the calling_machine_process process has it."""
 
     perf_counter = staticmethod(time.perf_counter)
 
@@ -65,7 +65,7 @@ def has_input(there: Any, seconds: float = 0.0) -> bool:
 
 
 def simulated(path: object) -> Any:
-    """The same path on the machine of the calling process."""
+    """The same path on the machine of the calling_machine_process process."""
     return SimulatedPath(str(path))
 
 
@@ -77,7 +77,7 @@ TAKEOVERS: Final = namespace(
     note_ending=lambda path, *how: takeover_history.note_ending(simulated(path), *how),
     record=lambda path, seconds: takeover_history.record(simulated(path), seconds),
 )
-REPLACED: Final[dict[Any, dict[str, Any]]] = {
+REPLACEMENTS: Final[dict[Any, dict[str, Any]]] = {
     etcd_connection: {"http": namespace(http, client=CLIENT)},
     # So few that some keys are on the next one.
     etcd: {"PAGE": 2},
@@ -102,7 +102,8 @@ REPLACED: Final[dict[Any, dict[str, Any]]] = {
         "time": CLOCK,
         "takeover_history": TAKEOVERS,
         "servers": namespace(
-            fibcore.appliance.servers, another_serves=lambda _: system.calling().another_serves()
+            fibcore.appliance.servers,
+            another_serves=lambda _: system.calling_machine_process().another_serves(),
         ),
         "process": namespace(fibcore.appliance.process, listens_elsewhere=lambda _: False),
     },
@@ -113,7 +114,7 @@ REPLACED: Final[dict[Any, dict[str, Any]]] = {
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
     """Have the product live in simulated worlds."""
-    replaced = dict(REPLACED)
+    replaced = dict(REPLACEMENTS)
     for each in vars(fibcore.stores).values():
         if isinstance(each, types.ModuleType):
             names: dict[str, Any] = {"time": CLOCK} if getattr(each, "time", None) is time else {}
@@ -131,7 +132,7 @@ def installed() -> Iterator[None]:
             setattr(each, name, value)
 
 
-def with_servers(servers: dict[str, EngineServer]) -> None:
+def set_servers(servers: dict[str, EngineServer]) -> None:
     """Have the names of hosts lead to these servers."""
     simulated_etcd.HTTPConnection.servers = servers
     simulated_redis.Connection.hosts = servers

@@ -1,7 +1,7 @@
 """A simulated machine with the embedded store: a server, its standby, a backup, a watchdog, a disk.
 
 The life of a server is the product's, with standing by, opening, takeover and end; so is the store,
-down to what it asks of SQLite and of the system. ``supervisord`` starts again what has ended.
+down to what it asks of SQLite and of the system. ``supervisord`` resumed_at again what has ended.
 """
 
 from collections.abc import Callable
@@ -50,26 +50,26 @@ class Machine:
         self.has_power = True
         self.may_be_invalid = False
         """Whether a person has put there what is not to be served from."""
-        self.known = 0
+        self.proven_index = 0
         """The index that the high-water mark proves, while a person is at the files."""
         self.backed_up = 0
         """The index of the backup copy."""
         self.is_served = True
-        """Whether supervisord starts servers; not while a person is at the files."""
+        """Whether supervisord resumed_at servers; not while a person is at the files."""
         self.processes: list[MachineProcess] = []
         """Those that run."""
         self.slots: dict[str, Server] = {}
         self.is_settled = False
         """Whether no more faults come."""
-        self.may_be_ruined = False
+        self.may_be_corrupt = False
         """Whether a power cut may have left what is not to be served from."""
         self.level = "full"
         """Of the last that served."""
         self.opened: tuple[MachineProcess | None, float] = None, 0.0
         """Which process has opened the store last, and when."""
-        self.epochs: list[tuple[float, int]] = []
+        self.lossy_cuts: list[tuple[float, int]] = []
         """When the power was cut so that it may have, and the index then."""
-        self.starts: list[int] = []
+        self.resumed_at: list[int] = []
         """The index from which the first server after each of these went on."""
         for slot in ("server", "standby"):
             self.start(slot)
@@ -96,7 +96,7 @@ class Machine:
         if not (self.has_power and self.is_served) or slot in self.slots:
             return
         process = self.process(slot)
-        process.at_end.append(partial(self._ended, slot, process))
+        process.at_end.append(partial(self._handle_end, slot, process))
         levels = self.run.plan.levels
         level = cast("Synchronous", levels[self.pid % len(levels)])
         self.slots[slot] = server = Server(
@@ -104,12 +104,12 @@ class Machine:
             self.listener,
             replace(self.run.settings, synchronous=level),
             SqliteOpener(cast("Path", DATABASE), level, self.run.plan.max_keys),
-            partial(self._serves, process, level),
-            partial(self._waits, process),
+            partial(self._opened_store, process, level),
+            partial(self._starts_without_store, process),
         )
         self.run.servers.append(server)
 
-    def _ended(self, slot: str, process: Process) -> None:
+    def _handle_end(self, slot: str, process: Process) -> None:
         world = self.world
         if world.closing:
             return
@@ -118,19 +118,19 @@ class Machine:
             case int(status) if status == EXIT_FAILED:
                 world.violation = world.violation or Violation(f"{process} ended unforeseen")
             case int(status) if status == EXIT_DATABASE_INVALID:
-                if self.may_be_ruined:
-                    self.may_be_ruined = self.is_served = False
-                    world.after(0.5, None, self.set_index, self.epochs[-1][1])
+                if self.may_be_corrupt:
+                    self.may_be_corrupt = self.is_served = False
+                    world.after(0.5, None, self.set_index, self.lossy_cuts[-1][1])
                 elif self.is_served and not self.may_be_invalid:
                     world.violation = Violation("the database is found invalid for nothing")
                 return
             case int(status) if status == EXIT_COMMIT_FAILED and not (
-                self.run.may_fail or self._wal_is_used_up()
+                self.run.may_fail or self._wal_reserve_is_exhausted()
             ):
                 world.violation = Violation("a commit has failed for nothing")
         world.after(0.05 + 0.2 * world.random.random(), None, self.start, slot)
 
-    def _wal_is_used_up(self) -> bool:
+    def _wal_reserve_is_exhausted(self) -> bool:
         """Whether a reader has been in the WAL for all of its reserve, and the disk is full."""
         shared = SHARED.get(self.disk.names["fibcore.db"])
         return (
@@ -140,7 +140,7 @@ class Machine:
             and len(shared.frames) >= 2 * self.run.plan.wal_pages
         )
 
-    def _waits(self, process: MachineProcess) -> None:
+    def _starts_without_store(self, process: MachineProcess) -> None:
         """Allow it to answer 503 only where nobody else answers better."""
         opener, since = self.opened
         if (
@@ -151,24 +151,24 @@ class Machine:
         ):
             raise Violation(f"{process} answers without the store, which {opener} has open")
 
-    def _serves(self, process: MachineProcess, level: str) -> None:
+    def _opened_store(self, process: MachineProcess, level: str) -> None:
         self.opened = process, self.world.now
         # What was committed before is synced by now, whatever the level was.
-        self.level, self.may_be_ruined = level, False
-        if self.index() < self.known:
-            raise Violation(f"it serves from {self.index()}, and was at {self.known}")
+        self.level, self.may_be_corrupt = level, False
+        if self.index() < self.proven_index:
+            raise Violation(f"it serves from {self.index()}, and was at {self.proven_index}")
         if self.index() < self.backed_up:
             raise Violation(f"it serves from {self.index()}, and was backed up at {self.backed_up}")
-        if len(self.starts) < len(self.epochs):
-            self.starts += [self.index()] * (len(self.epochs) - len(self.starts))
+        if len(self.resumed_at) < len(self.lossy_cuts):
+            self.resumed_at += [self.index()] * (len(self.lossy_cuts) - len(self.resumed_at))
 
     def start_backup(self) -> None:
         """Copy the database now and then."""
         process = self.process("backup")
         process.spawn(partial(self._back_up, process))
-        process.at_end.append(lambda: self.world.after(1.0, None, self._start_backup_again))
+        process.at_end.append(lambda: self.world.after(1.0, None, self._restart_backup))
 
-    def _start_backup_again(self) -> None:
+    def _restart_backup(self) -> None:
         there = any(each.name.startswith("backup") for each in self.processes)
         if self.has_power and not self.world.closing and self.is_served and not there:
             self.start_backup()
@@ -184,24 +184,24 @@ class Machine:
     def _write_back(self) -> None:
         self.disk.write_back()
         if not any("backup" not in each.name for each in self.processes):
-            self._drop_cache()
+            self._drop_lost_pages()
         self.world.after(WRITE_BACK_SECONDS * self.world.random.random(), None, self._write_back)
 
-    def _drop_cache(self) -> None:
+    def _drop_lost_pages(self) -> None:
         """Lose pages that a failing disk did not take, and that the kernel took for written."""
         before = self.index()
-        self.disk.drop(DATABASE_FILES)
+        self.disk.drop_lost_pages(DATABASE_FILES)
         if self.index() < before and self.level != "full":
             # They had never been synced; the mark of this boot shows that they were committed.
-            self._may_lose(before, ruined=True)
+            self._note_possible_loss(before, corrupt=True)
 
-    def _may_lose(self, index: int, *, ruined: bool) -> None:
+    def _note_possible_loss(self, index: int, *, corrupt: bool) -> None:
         """Steps up to ``index`` may be lost, and the database with them."""
-        self.may_be_ruined |= ruined
-        if self.may_be_ruined:
+        self.may_be_corrupt |= corrupt
+        if self.may_be_corrupt:
             self.backed_up = 0
-        if len(self.starts) == len(self.epochs):
-            self.epochs.append((self.world.now, index))
+        if len(self.resumed_at) == len(self.lossy_cuts):
+            self.lossy_cuts.append((self.world.now, index))
 
     def serving(self) -> Server | None:
         """The server that serves, if there is one."""
@@ -210,7 +210,7 @@ class Machine:
                 return each
         return None
 
-    def has_opened(self) -> bool:
+    def has_store_open(self) -> bool:
         """Whether a server has the database open."""
         serving = self.serving()
         return serving is not None and serving.life.service.stepper is not None
@@ -229,7 +229,7 @@ class Machine:
             return 0
         return committed_index(names["fibcore.db"], names.get("fibcore.db-wal"))
 
-    def recorded(self) -> int:
+    def marked_index(self) -> int:
         """What the high-water mark says."""
         mark = self.disk.names.get("fibcore.db.mark")
         return 0 if mark is None else int(mark.cached[:19])
@@ -237,9 +237,9 @@ class Machine:
     def restore(self) -> None:
         """Be well again."""
         self.is_settled = True
-        self.disk.forget_actions()
-        self.start_again()
-        self.disk.be_well()
+        self.disk.cancel_actions()
+        self.power_on()
+        self.disk.restore()
         for each in list(self.processes):
             each.resume()
 
@@ -252,20 +252,20 @@ class Machine:
         self.has_power = False
         # Of two in a row that nobody has served between, the first counts.
         has_lied = self.disk.has_lied
-        if has_lied or self.level != "full" or self.may_be_ruined:
-            self._may_lose(self.index(), ruined=has_lied or self.level == "off")
+        if has_lied or self.level != "full" or self.may_be_corrupt:
+            self._note_possible_loss(self.index(), corrupt=has_lied or self.level == "off")
         for each in list(self.processes):
             each.kill()
-        self._close()
+        self._close_listener()
         self.disk.cut_power()
 
-    def _close(self) -> None:
+    def _close_listener(self) -> None:
         """Turn away who waits, and who comes."""
         self.listener.is_open = False
         while self.listener.backlog:
-            self.listener.backlog.popleft().refuse()
+            self.listener.backlog.popleft().reject()
 
-    def start_again(self) -> None:
+    def power_on(self) -> None:
         """Boot."""
         if self.has_power or self.world.closing:
             return
@@ -275,14 +275,14 @@ class Machine:
         self.listener.is_open = self.is_served
         for slot in ("server", "standby"):
             self.start(slot)
-        self._start_backup_again()
+        self._restart_backup()
 
-    def end_all(self) -> None:
+    def stop_all(self) -> None:
         """Have a person stop all that runs, with what it takes."""
         self.is_served = False
         for each in list(self.processes):
             each.kill()
-        self._close()
+        self._close_listener()
 
     def set_index(self, index: int, note: Callable[[], object] = nothing) -> None:
         """Have a person stop all, set the index, whatever it was, and have it run again.
@@ -290,7 +290,7 @@ class Machine:
         Where the power is cut meanwhile, the person begins anew.
         """
         again = partial(self.world.after, 0.5, None, self.set_index, index, note)
-        self.end_all()
+        self.stop_all()
         if not self.has_power:
             again()
             return
@@ -307,16 +307,16 @@ class Machine:
             note()
             process.sleep(0.5)
             process.at_end.remove(again)
-            self.world.after(0.0, None, self.serve_again)
+            self.world.after(0.0, None, self.resume_service)
             process.kill()
 
         process = self.process("person")
         process.at_end.append(again)
         process.spawn(work)
 
-    def serve_again(self) -> None:
+    def resume_service(self) -> None:
         """Have it run again."""
         self.is_served = self.listener.is_open = True
         for slot in ("server", "standby"):
             self.start(slot)
-        self._start_backup_again()
+        self._restart_backup()

@@ -53,7 +53,7 @@ class MachineRun(Run):
 
     @property
     def may_lose_steps(self) -> bool:
-        return bool(self.machine.epochs)
+        return bool(self.machine.lossy_cuts)
 
     @property
     def keeps_keys(self) -> bool:
@@ -79,8 +79,8 @@ class MachineRun(Run):
         """As in other runs, and where a level may lose steps, what is between two power cuts."""
         first, begin, steps = 0, 0.0, 0
         operations = self.history.operations
-        starts = iter(self.machine.starts)
-        for when, last in self.machine.epochs:
+        starts = iter(self.machine.resumed_at)
+        for when, last in self.machine.lossy_cuts:
             steps += check(between(operations, begin, when), first=first, last=last).steps
             first, begin = next(starts, self.index()), when
         rest = between(operations, begin, self.world.now)
@@ -91,7 +91,7 @@ class MachineRun(Run):
         world, machine, disk = self.world, self.machine, self.machine.disk
         chance = random.Random(plan.chance)
 
-        def at_once_or_in_a_commit(action: Callable[[], object]) -> Callable[[], object]:
+        def now_or_during_disk_calls(action: Callable[[], object]) -> Callable[[], object]:
             """Do it now, or when the disk is asked for something for the nth time."""
             if chance.random() < 0.3:
                 return action
@@ -106,7 +106,7 @@ class MachineRun(Run):
                         if each is not None:
                             each.process.kill()
 
-                return at_once_or_in_a_commit(kill), nothing
+                return now_or_during_disk_calls(kill), nothing
             case "restart":
 
                 def stop_gracefully() -> None:
@@ -123,16 +123,16 @@ class MachineRun(Run):
                     process = server.process
                     process.stop()
                     if server.serves:
-                        world.after(WATCHDOG_SECONDS, None, kill_if_stopped, process)
+                        world.after(WATCHDOG_SECONDS, None, watchdog_kill, process)
                     world.after(max(0.0, plan.end - world.now), None, process.resume)
 
-                return at_once_or_in_a_commit(stop), nothing
+                return now_or_during_disk_calls(stop), nothing
             case "power_cut":
-                return at_once_or_in_a_commit(machine.cut_power), machine.start_again
+                return now_or_during_disk_calls(machine.cut_power), machine.power_on
             case "failing_syncs" if plan.which or chance.random() < 0.5:
                 number = int(plan.which or chance.randint(1, 2))
-                return partial(setattr, disk, "failing_next", number), partial(
-                    setattr, disk, "failing_next", 0
+                return partial(setattr, disk, "failing_next_syncs", number), partial(
+                    setattr, disk, "failing_next_syncs", 0
                 )
             case "failing_syncs" | "failing_writes" | "failing_reads":
                 share = chance.choice((0.05, 0.3, 1.0))
@@ -146,8 +146,8 @@ class MachineRun(Run):
             case "folder_denied" | "no_descriptors":
                 name = "is_denied" if plan.kind == "folder_denied" else "has_no_descriptors"
                 return (
-                    at_once_or_in_a_commit(partial(setattr, disk, name, True)),
-                    at_once_or_in_a_commit(partial(setattr, disk, name, False)),
+                    now_or_during_disk_calls(partial(setattr, disk, name, True)),
+                    now_or_during_disk_calls(partial(setattr, disk, name, False)),
                 )
             case "full_disk":
                 return partial(setattr, disk, "is_full", True), partial(
@@ -171,14 +171,14 @@ class MachineRun(Run):
                             each.stop()
                             world.after(max(0.0, plan.end - world.now), None, each.resume)
 
-                return at_once_or_in_a_commit(stop_backup), nothing
+                return now_or_during_disk_calls(stop_backup), nothing
         raise ValueError(plan.kind)
 
     def set_index(self, chance: random.Random) -> None:
         """A person stops all and has the sequence go on elsewhere, higher or lower."""
         machine = self.machine
         # What else is at the files, or the disk, may keep it from being done.
-        if not machine.has_opened() or self.kinds & {
+        if not machine.has_store_open() or self.kinds & {
             "power_cut",
             *TAMPERING,
             *DISK_FAULTS,
@@ -192,9 +192,9 @@ class MachineRun(Run):
 
         def note() -> None:
             if index < before:
-                machine.known = machine.backed_up = 0
-                machine.epochs.append((self.world.now, before))
-                machine.starts.append(index)
+                machine.proven_index = machine.backed_up = 0
+                machine.lossy_cuts.append((self.world.now, before))
+                machine.resumed_at.append(index)
             else:
                 self.history.skip_indexes(self.world.now, index - before)
 
@@ -240,31 +240,31 @@ class MachineRun(Run):
         def begin() -> None:
             # A power cut may take the evidence away at the same time.
             cuts = any(each.kind == "power_cut" for each in self.plan.faults)
-            if not machine.has_opened() or not older or cuts or machine.may_be_invalid:
+            if not machine.has_store_open() or not older or cuts or machine.may_be_invalid:
                 return
-            machine.end_all()
+            machine.stop_all()
             machine.may_be_invalid = True
             self.world.log("person", f"does this to the files: {plan.kind}")
             newer.append(disk.snapshot())
-            machine.known = machine.recorded()
+            machine.proven_index = machine.marked_index()
             for name in DATABASE_FILES:
                 if plan.kind == "older_copy":
                     disk.put(name, older[0].get(name))
                 elif plan.kind == "deleted_files" or name.endswith("wal"):
                     disk.put(name, None)
-            machine.serve_again()
+            machine.resume_service()
 
         def end() -> None:
             if newer:
-                machine.end_all()
+                machine.stop_all()
                 self.world.log("person", "puts the files back")
                 if (now := machine.index()) <= self.index_in(newer[0]):
                     for name in DATABASE_FILES:
                         disk.put(name, newer[0].get(name))
                 else:
                     self.world.log("person", f"leaves them, as they stand at {now}")
-                machine.may_be_invalid, machine.known = False, 0
-                machine.serve_again()
+                machine.may_be_invalid, machine.proven_index = False, 0
+                machine.resume_service()
 
         return begin, end
 
@@ -278,7 +278,7 @@ class MachineRun(Run):
         return committed_index(disk.names["fibcore.db"], disk.names.get("fibcore.db-wal"))
 
 
-def kill_if_stopped(process: Process) -> None:
+def watchdog_kill(process: Process) -> None:
     """What the watchdog does."""
     if process.alive and process.stopped:
         process.kill()

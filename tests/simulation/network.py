@@ -45,7 +45,7 @@ class Network:
         held, self._held = self._held, []
         for stream in held:
             if (stream.source, stream.target) == (source, target):
-                stream.go_on(self.world.random.random() * RETRANSMITTED)
+                stream.release(self.world.random.random() * RETRANSMITTED)
             else:
                 self._held.append(stream)
 
@@ -109,7 +109,7 @@ class Stream:
         elif self._waiting <= self.network.world.now:
             self._arrive(self._pieces.popleft())
 
-    def go_on(self, seconds: float) -> None:
+    def release(self, seconds: float) -> None:
         """Deliver what is held after so many seconds."""
         world = self.network.world
         self._waiting = world.now + seconds
@@ -156,7 +156,7 @@ class Listener:
     def arrived(self, client: "ClientSocket") -> None:
         """Take in who connects."""
         if not self.is_open:
-            client.refuse()
+            client.reject()
         elif not self._accepting:
             self.backlog.append(client)
         else:
@@ -190,12 +190,12 @@ class ClientSocket:
         self._end: BaseException | bool = False
         """How it has ended, for the client."""
         self._waiting: tuple[Thread, int] | None = None
-        self._there = Stream(network, process.host, listener.host, self._reach)
-        self.back = Stream(network, listener.host, process.host, self._arrive)
+        self._to_server = Stream(network, process.host, listener.host, self._arrive_at_server)
+        self.to_client = Stream(network, listener.host, process.host, self._arrive_at_client)
         self._listener = listener
-        self._there.send(self)
+        self._to_server.send(self)
 
-    def _reach(self, piece: object) -> None:
+    def _arrive_at_server(self, piece: object) -> None:
         """What the server's machine receives."""
         if piece is self:
             self._listener.arrived(self)
@@ -205,18 +205,18 @@ class ClientSocket:
             self.transport.arrived(piece)
 
     def accepted(self, transport: "Transport") -> None:
-        """Be taken by a server."""
+        """Be consumed by a server."""
         self.transport = transport
         self.accepted_at = self.process.world.now
         for piece in self._early:
             transport.arrived(piece)
         self._early.clear()
 
-    def refuse(self) -> None:
+    def reject(self) -> None:
         """Be turned away by the server's machine."""
-        self.back.send(ConnectionRefusedError("nobody listens"))
+        self.to_client.send(ConnectionRefusedError("nobody listens"))
 
-    def _arrive(self, piece: object) -> None:
+    def _arrive_at_client(self, piece: object) -> None:
         if self.closed or self._end:
             return
         if piece is None:
@@ -235,12 +235,12 @@ class ClientSocket:
     def send(self, data: bytes) -> None:
         """Send bytes, which arrive as one piece. It raises nothing: that is noticed later."""
         if not self.closed:
-            self._there.send(data)
+            self._to_server.send(data)
 
     def shut_down(self) -> None:
         """Say that nothing more will be sent."""
         if not self.closed:
-            self._there.send(None)
+            self._to_server.send(None)
 
     def receive(self, timeout: float) -> bytes:
         """Return what has arrived, b"" at the end.
@@ -256,21 +256,21 @@ class ClientSocket:
                 return b""
             thread = greenlet.getcurrent()
             assert isinstance(thread, Thread)
-            self._waiting = thread, thread.turn + 1
+            self._waiting = thread, thread.wait_number + 1
             if not self.process.world.park(timeout):
                 self._waiting = None
                 raise TimeoutError
         received, self._received = self._received, b""
         if self.buffer_size is not None and self.transport is not None:
-            self.transport.taken(len(received))
+            self.transport.consumed(len(received))
         return received
 
     def close(self) -> None:
         """Be gone; the server notices when it has read the rest, or when it writes."""
         if not self.closed:
             self.closed = True
-            self._there.send(None)
-            self._there.send(ConnectionResetError("the client is gone"))
+            self._to_server.send(None)
+            self._to_server.send(ConnectionResetError("the client is gone"))
 
 
 class Transport(asyncio.Transport):
@@ -289,11 +289,11 @@ class Transport(asyncio.Transport):
         """Whether the client was told that nothing more comes."""
         self._lost = False
         self._blocked = False
-        self._high = 65_536
+        self._high_water = 65_536
         self._unsent: deque[bytes] = deque()
         self._unsent_size = 0
         self._buffer_space = client.buffer_size
-        self.has_answered = False
+        self.has_written = False
         """Whether anything was written since that was last said."""
         loop.process.at_end.append(self._process_ended)
 
@@ -306,7 +306,7 @@ class Transport(asyncio.Transport):
     def _process_ended(self) -> None:
         """What the kernel does: what was written is sent, and what is unread makes it a reset."""
         if not self._finished:
-            self._client.back.send(ConnectionResetError("the server's process has ended"))
+            self._client.to_client.send(ConnectionResetError("the server's process has ended"))
             self._finished = True
         self._lost = True
 
@@ -321,12 +321,12 @@ class Transport(asyncio.Transport):
         """Take in what the client has sent; None is its end, an exception a reset."""
         if self._lost:
             if piece is not None and not self._finished:
-                self._client.back.send(ConnectionResetError("the connection is closed"))
+                self._client.to_client.send(ConnectionResetError("the connection is closed"))
             return
         self._arriving.append(piece)
         self._deliver_soon()
 
-    def taken(self, size: int) -> None:
+    def consumed(self, size: int) -> None:
         """The client has read so many bytes."""
         assert self._buffer_space is not None
         self._buffer_space += size
@@ -366,7 +366,7 @@ class Transport(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:  # noqa: ARG002
         assert high is not None
-        self._high = high
+        self._high_water = high
 
     def get_write_buffer_size(self) -> int:
         return self._unsent_size
@@ -388,15 +388,15 @@ class Transport(asyncio.Transport):
         if self._lost or self._closing:
             return
         assert not self._finished, "something was written behind the end"
-        self.has_answered = True
+        self.has_written = True
         data = b"".join(pieces)
         if self._buffer_space is None:
-            self._client.back.send(data)
+            self._client.to_client.send(data)
             return
         self._unsent.append(data)
         self._unsent_size += len(data)
         self._send_what_fits()
-        if self._unsent_size > self._high and not self._blocked:
+        if self._unsent_size > self._high_water and not self._blocked:
             self._blocked = True
             self._protocol.pause_writing()
 
@@ -404,7 +404,7 @@ class Transport(asyncio.Transport):
         while self._unsent and self._buffer_space:
             piece = self._unsent.popleft()
             sent, rest = piece[: self._buffer_space], piece[self._buffer_space :]
-            self._client.back.send(sent)
+            self._client.to_client.send(sent)
             self._buffer_space -= len(sent)
             self._unsent_size -= len(sent)
             if rest:
@@ -414,7 +414,7 @@ class Transport(asyncio.Transport):
         if self._lost:
             return
         self._send_what_fits()
-        if self._blocked and self._unsent_size <= self._high // 4:
+        if self._blocked and self._unsent_size <= self._high_water // 4:
             self._blocked = False
             self._protocol.resume_writing()
         if self._closing and not self._unsent:
@@ -426,7 +426,7 @@ class Transport(asyncio.Transport):
     def _finish(self) -> None:
         if not self._finished:
             self._finished = True
-            self._client.back.send(None)
+            self._client.to_client.send(None)
 
     def close(self) -> None:
         if not self._closing and not self._lost:
@@ -440,7 +440,9 @@ class Transport(asyncio.Transport):
         self._unsent_size = 0
         if not self._finished:
             self._finished = True
-            self._client.back.send(ConnectionResetError("the server has dropped the connection"))
+            self._client.to_client.send(
+                ConnectionResetError("the server has dropped the connection")
+            )
         self._lose(None)
 
     def _lose(self, error: object) -> None:

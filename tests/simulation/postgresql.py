@@ -3,7 +3,7 @@
 The statements are not parsed: each is done as its text, which is known here, says. A transaction
 takes its rows' locks, is written to the WAL, and waits for the standby if one is set. Until that
 has confirmed it nobody sees it, unless its backend is ended, its wait is cancelled, or the server
-crashes: what is in the WAL then is seen without having been confirmed.
+crashes: what is in the WAL then is visible without having been confirmed.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from psycopg import errors
 from fibcore.problems import EngineUnavailableError
 from fibcore.stores import postgresql as store
 from fibcore.stores.deadline import Deadline
-from tests.simulation.engine import EngineServer, Quirks, Session
+from tests.simulation.engine import EngineServer, LinkFaults, Session
 from tests.simulation.network import Network
 from tests.simulation.process import calling_process
 
@@ -53,7 +53,7 @@ State = Mapping[str, Any]
 """The rows that are there, by their keys."""
 
 
-class Done(NamedTuple):
+class Effect(NamedTuple):
     """What a statement does."""
 
     row: tuple[str | None, ...] | psycopg.Error | None
@@ -78,7 +78,7 @@ class Transaction:
     """A statement that writes, from its locks to its reply."""
 
     def __init__(
-        self, session: Session | Person, keys: tuple[str, ...], evaluate: Callable[[State], Done]
+        self, session: Session | Person, keys: tuple[str, ...], evaluate: Callable[[State], Effect]
     ) -> None:
         self.session = session
         self.keys = keys
@@ -95,10 +95,10 @@ class Postgresql(EngineServer):
     """A server."""
 
     def __init__(
-        self, network: Network, name: str, quirks: Quirks, base: Mapping[str, Any]
+        self, network: Network, name: str, link_faults: LinkFaults, base: Mapping[str, Any]
     ) -> None:
-        super().__init__(network, name, quirks)
-        self.seen: dict[str, Any] = dict(base)
+        super().__init__(network, name, link_faults)
+        self.visible: dict[str, Any] = dict(base)
         """What is committed and seen."""
         self.wal: list[Mapping[str, Any]] = []
         """What is on its disk: the writes of all transactions, in their order."""
@@ -125,7 +125,7 @@ class Postgresql(EngineServer):
             each.is_over = True
         self._transactions.clear()
         self._locks.clear()
-        self.seen = self.recovered(len(self.wal))
+        self.visible = self.recovered(len(self.wal))
 
     def recovered(self, length: int) -> dict[str, Any]:
         """What so much of the WAL leads to."""
@@ -133,7 +133,7 @@ class Postgresql(EngineServer):
         for writes in self.wal[:length]:
             write(state, writes)
         if "UNLOGGED" in store.KEYS_SCHEMA[1]:
-            return {key: value for key, value in state.items() if not is_key(key)}
+            return {key: value for key, value in state.items() if not is_key_row(key)}
         return state
 
     def promote(self) -> None:
@@ -150,7 +150,7 @@ class Postgresql(EngineServer):
         self.in_recovery = True
         self.base, self.wal = dict(primary.base), list(primary.wal)
         self.applied = len(self.wal)
-        self.seen = self.recovered(self.applied)
+        self.visible = self.recovered(self.applied)
         primary.standby, self.standby = self, None
         primary.standby_names = "*"
 
@@ -180,27 +180,27 @@ class Postgresql(EngineServer):
     ) -> None:
         """Write rows in a transaction, as a person does."""
         if self.is_up and not self.in_recovery:
-            self.begin(Person(), keys, lambda state: Done(None, writes(state)))
+            self.begin(Person(), keys, lambda state: Effect(None, writes(state)))
 
     # Statements.
 
-    def take(self, session: Session, question: tuple[str, tuple[Any, ...]]) -> None:
-        statement, values = question
+    def take(self, session: Session, request: tuple[str, tuple[Any, ...]]) -> None:
+        statement, values = request
         if statement == IS_PRIMARY:
             session.reply(("t" if self.in_recovery else "f",))
             return
-        name = name_of(statement)
+        name = statement_name(statement)
         texts = tuple(None if each is None else str(each) for each in values)
         if self.denied and name != "SETTINGS":
             session.reply(errors.InsufficientPrivilege("permission denied for table"))
         elif self.table_renamed and name not in ("SETTINGS", "STANDBYS", "END_OTHERS"):
             session.reply(errors.UndefinedTable("relation does not exist"))
-        elif self.denied_keys and name in OF_KEYS:
+        elif self.denied_keys and name in KEY_STATEMENTS:
             session.reply(errors.InsufficientPrivilege("permission denied for table fibcore_key"))
-        elif name in OF_KEYS - {"MAKE_TABLES"} and TABLES not in self.seen:
+        elif name in KEY_STATEMENTS - {"MAKE_TABLES"} and TABLES not in self.visible:
             session.reply(errors.UndefinedTable("relation fibcore_key does not exist"))
         else:
-            KNOWN[name](self, session, texts)
+            STATEMENTS[name](self, session, texts)
 
     @property
     def basis(self) -> str:
@@ -208,7 +208,7 @@ class Postgresql(EngineServer):
         return f"{'t' if self.in_recovery else 'f'}\non\non\non\n{self.standby_names}"
 
     def begin(
-        self, session: Session | Person, keys: tuple[str, ...], evaluate: Callable[[State], Done]
+        self, session: Session | Person, keys: tuple[str, ...], evaluate: Callable[[State], Effect]
     ) -> None:
         """Begin a transaction that locks these rows."""
         if self.in_recovery:
@@ -231,7 +231,7 @@ class Postgresql(EngineServer):
         if any(key in self._locks for key in transaction.keys):
             return
         transaction.is_waiting = False
-        done = transaction.evaluate(self.seen)
+        done = transaction.evaluate(self.visible)
         transaction.row, transaction.writes = done
         if not done.writes:
             self._close(transaction)
@@ -270,7 +270,7 @@ class Postgresql(EngineServer):
             if length > standby.applied:
                 standby.wal = self.wal[:length]
                 standby.applied = length
-                standby.seen = standby.recovered(length)
+                standby.visible = standby.recovered(length)
             self.world.after(network.delay(), None, confirm)
 
         def confirm() -> None:
@@ -286,10 +286,10 @@ class Postgresql(EngineServer):
         self.world.after(network.delay(), None, arrive)
 
     def _finish(self, transaction: Transaction, *, warning: bool = False) -> None:
-        write(self.seen, transaction.writes)
+        write(self.visible, transaction.writes)
         self._close(transaction)
         if warning:
-            transaction.session.reply(Warned(transaction.row))
+            transaction.session.reply(ReplyWithWarning(transaction.row))
         else:
             transaction.session.reply(transaction.row)
 
@@ -308,13 +308,13 @@ class Postgresql(EngineServer):
             if each.is_waiting and not each.is_over:
                 self._try_locks(each)
 
-    def xid(self) -> int:
+    def next_xid(self) -> int:
         """A new one."""
         self._xid += 1
         return self._xid
 
 
-class Warned(NamedTuple):
+class ReplyWithWarning(NamedTuple):
     """A reply before which the server has warned that the standby may not have it."""
 
     row: tuple[str | None, ...] | psycopg.Error | None
@@ -337,7 +337,7 @@ Texts = tuple[Any, ...]
 def commit(server: Postgresql, session: Session, texts: Texts) -> None:
     _, node, batch, steps, expected, limit = texts
 
-    def evaluate(state: State) -> Done:
+    def evaluate(state: State) -> Effect:
         row = state.get(node)
         index = state[INDEX]
         wanted = index + int(steps)
@@ -347,9 +347,9 @@ def commit(server: Postgresql, session: Session, texts: Texts) -> None:
             or expected not in (None, str(index))
             or (limit is not None and wanted > int(limit))
         ):
-            return Done(None, {})
-        new = Row(int(batch), wanted, server.xid())
-        return Done((str(wanted), server.basis), {INDEX: wanted, node: new})
+            return Effect(None, {})
+        new = Row(int(batch), wanted, server.next_xid())
+        return Effect((str(wanted), server.basis), {INDEX: wanted, node: new})
 
     server.begin(session, (node, INDEX), evaluate)
 
@@ -359,9 +359,9 @@ def commit_keys(server: Postgresql, session: Session, texts: Texts) -> None:
     text = store.COMMIT_KEYS
     keys = [f"{KEY}{each}" for each in elements_of(array)]
     # A statement sees what was committed when it began, but for the rows that it locks.
-    is_known = any(key in server.seen for key in keys)
+    is_known = any(key in server.visible for key in keys)
 
-    def evaluate(state: State) -> Done:
+    def evaluate(state: State) -> Effect:
         row = state.get(node)
         index = state[INDEX]
         dropped = state.get(DROPPED, index)
@@ -375,67 +375,69 @@ def commit_keys(server: Postgresql, session: Session, texts: Texts) -> None:
             or (index < int(highest) and "s.n >= $10" in text)
             or (is_known and "NOT EXISTS" in text)
         ):
-            return Done(None, {})
+            return Effect(None, {})
         placed = zip(keys, map(int, elements_of(places)), strict=True)
         made = {key: index + place for key, place in placed if place}
         if "INSERT INTO fibcore_key" not in text:
             made = {}
         if any(key in state for key in made):
-            return Done(errors.UniqueViolation("duplicate key value"), {})
-        new = Row(int(batch), wanted, server.xid())
+            return Effect(errors.UniqueViolation("duplicate key value"), {})
+        new = Row(int(batch), wanted, server.next_xid())
         writes = {INDEX: wanted, DROPPED: dropped, node: new, **made}
-        return Done((str(wanted), server.basis), writes)
+        return Effect((str(wanted), server.basis), writes)
 
     server.begin(session, (node, INDEX), evaluate)
 
 
 def find_keys(server: Postgresql, session: Session, texts: Texts) -> None:
-    seen = server.seen
-    found = {each: seen.get(f"{KEY}{each}") for each in elements_of(texts[1])}
+    visible = server.visible
+    found = {each: visible.get(f"{KEY}{each}") for each in elements_of(texts[1])}
     made = json.dumps({each: n for each, n in found.items() if n is not None})
-    session.reply((str(seen[INDEX]), str(seen.get(DROPPED, seen[INDEX])), made, server.basis))
+    session.reply(
+        (str(visible[INDEX]), str(visible.get(DROPPED, visible[INDEX])), made, server.basis)
+    )
 
 
 def drop_keys(server: Postgresql, session: Session, texts: Texts) -> None:
-    kept = sorted((n for key, n in server.seen.items() if is_key(key)), reverse=True)
+    kept = sorted((n for key, n in server.visible.items() if is_key_row(key)), reverse=True)
     surplus = kept[int(texts[1]) :]
 
-    def evaluate(state: State) -> Done:
+    def evaluate(state: State) -> Effect:
         if not surplus:
-            return Done(None, {})
+            return Effect(None, {})
         dropped = max(state.get(DROPPED, 0), surplus[0])
-        old = [key for key, n in state.items() if is_key(key) and n <= dropped]
+        old = [key for key, n in state.items() if is_key_row(key) and n <= dropped]
         raised = {DROPPED: dropped} if "SET dropped" in store.DROP_KEYS else {}
-        return Done(None, {**raised, **dict.fromkeys(old)})
+        return Effect(None, {**raised, **dict.fromkeys(old)})
 
     server.begin(session, (INDEX,), evaluate)
 
 
 def make_tables(server: Postgresql, session: Session, texts: Texts) -> None:  # noqa: ARG001
-    server.begin(session, (INDEX,), lambda _: Done(("1",), {TABLES: True}))
+    server.begin(session, (INDEX,), lambda _: Effect(("1",), {TABLES: True}))
 
 
 def keep_keys(server: Postgresql, session: Session, texts: Texts) -> None:
     array, indexes = texts
     made = zip(elements_of(array), map(int, elements_of(indexes)), strict=True)
     writes = {f"{KEY}{each}": index for each, index in made}
-    server.begin(session, (INDEX,), lambda _: Done(("1",), writes))
+    server.begin(session, (INDEX,), lambda _: Effect(("1",), writes))
 
 
 def ask(server: Postgresql, session: Session, texts: Texts) -> None:
-    row = server.seen.get(texts[1])
+    row = server.visible.get(texts[1])
     batch, n = (None, None) if row is None else (str(row.batch), str(row.n))
-    session.reply((str(server.seen[INDEX]), batch, n, server.basis))
+    session.reply((str(server.visible[INDEX]), batch, n, server.basis))
 
 
 def make(server: Postgresql, session: Session, texts: Texts) -> None:
     _, node, array = texts
     given_up = elements_of(array)
 
-    def evaluate(state: State) -> Done:
+    def evaluate(state: State) -> Effect:
         assert node not in state, "a record is made twice"
         gone = dict.fromkeys(each for each in given_up if each in state)
-        return Done(("1",), {**gone, node: Row(0, 0, server.xid())})
+        return Effect(("1",), {**gone, node: Row(0, 0, server.next_xid())})
 
     server.begin(session, (node, *given_up), evaluate)
 
@@ -443,45 +445,45 @@ def make(server: Postgresql, session: Session, texts: Texts) -> None:
 def touch(server: Postgresql, session: Session, texts: Texts) -> None:
     node = texts[1]
 
-    def evaluate(state: State) -> Done:
+    def evaluate(state: State) -> Effect:
         row = state.get(node)
         if row is None:
-            return Done(None, {})
-        return Done(("1",), {node: row._replace(xmin=server.xid())})
+            return Effect(None, {})
+        return Effect(("1",), {node: row._replace(xmin=server.next_xid())})
 
     server.begin(session, (node,), evaluate)
 
 
 def read(server: Postgresql, session: Session, texts: Texts) -> None:  # noqa: ARG001
-    session.reply((str(server.seen[INDEX]), server.basis))
+    session.reply((str(server.visible[INDEX]), server.basis))
 
 
 def read_confirmed(server: Postgresql, session: Session, texts: Texts) -> None:
     node = texts[1]
     # A statement sees what was committed when it began.
-    index = server.seen[INDEX]
+    index = server.visible[INDEX]
 
-    def evaluate(state: State) -> Done:
+    def evaluate(state: State) -> Effect:
         row = state.get(node)
         if row is None:
-            return Done(None, {})
-        return Done((str(index), server.basis), {node: row._replace(xmin=server.xid())})
+            return Effect(None, {})
+        return Effect((str(index), server.basis), {node: row._replace(xmin=server.next_xid())})
 
     server.begin(session, (node,), evaluate)
 
 
 def records(server: Postgresql, session: Session, texts: Texts) -> None:
     after = texts[1]
-    rows = ((key, row) for key, row in server.seen.items() if is_record(key) and key > after)
+    rows = ((key, row) for key, row in server.visible.items() if is_record(key) and key > after)
     session.reply((json.dumps({key: str(row.xmin) for key, row in sorted(rows)[:100]}),))
 
 
 def remove(server: Postgresql, session: Session, texts: Texts) -> None:
     wanted = json.loads(texts[1])
 
-    def evaluate(state: State) -> Done:
+    def evaluate(state: State) -> Effect:
         same = [key for key in wanted if key in state and str(state[key].xmin) == wanted[key]]
-        return Done(None, dict.fromkeys(same))
+        return Effect(None, dict.fromkeys(same))
 
     server.begin(session, tuple(wanted), evaluate)
 
@@ -489,7 +491,7 @@ def remove(server: Postgresql, session: Session, texts: Texts) -> None:
 def forget(server: Postgresql, session: Session, texts: Texts) -> None:
     node = texts[1]
     server.begin(
-        session, (node,), lambda state: Done(("1",), {node: None} if node in state else {})
+        session, (node,), lambda state: Effect(("1",), {node: None} if node in state else {})
     )
 
 
@@ -506,7 +508,7 @@ def standbys(server: Postgresql, session: Session, texts: Texts) -> None:  # noq
     session.reply((str(int(server.standby is not None)),))
 
 
-KNOWN: Final[dict[str, Callable[[Postgresql, Session, Texts], None]]] = {
+STATEMENTS: Final[dict[str, Callable[[Postgresql, Session, Texts], None]]] = {
     work.__name__.upper(): work
     for work in (
         commit,
@@ -530,27 +532,27 @@ KNOWN: Final[dict[str, Callable[[Postgresql, Session, Texts], None]]] = {
 }
 """Each by the name of its text in the store."""
 
-OF_KEYS: Final = frozenset({"COMMIT_KEYS", "FIND_KEYS", "DROP_KEYS", "MAKE_TABLES"})
+KEY_STATEMENTS: Final = frozenset({"COMMIT_KEYS", "FIND_KEYS", "DROP_KEYS", "MAKE_TABLES"})
 
 _names: Final[dict[str, str]] = {"MAKE_TABLES": "MAKE_TABLES", "KEEP_KEYS": "KEEP_KEYS"}
 """The first stands for several; the second is of a defect that is planted."""
 
 
-def name_of(statement: str) -> str:
+def statement_name(statement: str) -> str:
     """The name of a statement in the store, where a defect may be planted in its text."""
     if statement not in _names:
-        _names[statement] = next(each for each in KNOWN if vars(store).get(each) == statement)
+        _names[statement] = next(each for each in STATEMENTS if vars(store).get(each) == statement)
     return _names[statement]
 
 
-def is_key(key: str) -> bool:
+def is_key_row(key: str) -> bool:
     """Whether it is that of a row of ``fibcore_key``."""
     return key.startswith(KEY)
 
 
 def is_record(key: str) -> bool:
     """Whether it is the name of a record."""
-    return key not in CREATED and not is_key(key)
+    return key not in CREATED and not is_key_row(key)
 
 
 def elements_of(array: str) -> list[str]:
@@ -590,7 +592,7 @@ class Connection:
             raise psycopg.OperationalError(f"server closed the connection: {error}") from error
         except TimeoutError as error:
             raise psycopg.OperationalError("the server does not reply") from error
-        if isinstance(reply, Warned):
+        if isinstance(reply, ReplyWithWarning):
             notice = SimpleNamespace(severity_nonlocalized="WARNING", source_file="syncrep.c")
             for each in self._handlers:
                 each(notice)

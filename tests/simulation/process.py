@@ -34,7 +34,7 @@ class Queue:
             thread = greenlet.getcurrent()
             assert isinstance(thread, Thread)
             # That of the wait that begins.
-            self._waiting = thread, thread.turn + 1
+            self._waiting = thread, thread.wait_number + 1
             if not self._world.park(timeout):
                 self._waiting = None
                 raise TimeoutError
@@ -45,7 +45,7 @@ class Process:
     """A process of a machine, from its start until it is killed or ends.
 
     Args:
-        world: where it runs.
+        world: where it track.
         name: for the trace.
         host: the name of its machine, between which the network is cut.
         clock: by how much the machine's clock is off, seconds; what ``time.time`` says.
@@ -61,7 +61,7 @@ class Process:
         """By SIGSTOP."""
         self.status: int | None = None
         """With which it has ended by itself."""
-        self.held: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+        self.deferred: list[tuple[Callable[..., object], tuple[object, ...]]] = []
         """What is to happen when it is resumed."""
         self.at_end: list[Callable[[], object]] = []
         """Called when it has ended, however: what the kernel closes."""
@@ -89,8 +89,8 @@ class Process:
         if self.alive and self.stopped:
             self.stopped = False
             self.world.log(self.name, "is resumed")
-            held, self.held = self.held, []
-            for number, (action, arguments) in enumerate(held):
+            deferred, self.deferred = self.deferred, []
+            for number, (action, arguments) in enumerate(deferred):
                 self.world.after(1e-6 * (number + 1), self, action, *arguments)
 
     def end(self, status: int) -> NoReturn:
@@ -103,7 +103,7 @@ class Process:
         raise AssertionError
 
     def _end(self) -> None:
-        self.held.clear()
+        self.deferred.clear()
         for each in self.at_end:
             each()
 
@@ -134,16 +134,16 @@ class Process:
             except greenlet.GreenletExit:
                 pass
             except BaseException as error:
-                self.failed(error)
+                self.report_error(error)
 
         return self.world.spawn(self, guarded)
 
     def run(self, main: Coroutine[Any, Any, object]) -> None:
         """Run ``main`` on the event loop, in the first thread."""
-        self.loop.runs(main)
+        self.loop.track(main)
         self.spawn(partial(self.loop.run, main))
 
-    def failed(self, error: BaseException) -> None:
+    def report_error(self, error: BaseException) -> None:
         """Take in what nothing should have raised."""
         if self.alive and not self.world.closing and self.world.violation is None:
             if not isinstance(error, AssertionError):
@@ -154,7 +154,7 @@ class Process:
 
 
 def calling_process() -> Process:
-    """The simulated process in which the caller runs."""
+    """The simulated process in which the caller track."""
     thread = greenlet.getcurrent()
     assert isinstance(thread, Thread)
     return thread.process
@@ -163,7 +163,7 @@ def calling_process() -> Process:
 class Loop(asyncio.AbstractEventLoop):
     """An event loop on simulated time.
 
-    What ``call_soon`` was given runs in its order, a turn at a time; when that is, and what other
+    What ``call_soon`` was given track in its order, a wait_number at a time; when that is, and what other
     threads and the network bring between two turns, the seed decides.
     """
 
@@ -171,7 +171,7 @@ class Loop(asyncio.AbstractEventLoop):
         self.process = process
         self._world = process.world
         self._ready: deque[asyncio.Handle] = deque()
-        self._parked: tuple[Thread, int] | None = None
+        self._waiting: tuple[Thread, int] | None = None
         self._coroutines: list[Coroutine[Any, Any, object]] = []
         """Those of its tasks."""
 
@@ -214,8 +214,8 @@ class Loop(asyncio.AbstractEventLoop):
 
     def _post(self, handle: asyncio.Handle) -> None:
         self._ready.append(handle)
-        if self._parked is not None:
-            parked, self._parked = self._parked, None
+        if self._waiting is not None:
+            parked, self._waiting = self._waiting, None
             self._world.wake(*parked)
 
     def create_future(self) -> "asyncio.Future[Any]":
@@ -225,11 +225,11 @@ class Loop(asyncio.AbstractEventLoop):
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, context=context)
         # One of a process that was killed waits for nothing.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
-        self.runs(coro)
+        self.track(coro)
         return task
 
-    def runs(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Take note of what may be in the middle of something when nothing runs any more."""
+    def track(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Take note of what may be in the middle of something when nothing track any more."""
         self._coroutines.append(coroutine)
 
     def close(self) -> None:
@@ -272,7 +272,7 @@ class Loop(asyncio.AbstractEventLoop):
         error = context.get("exception")
         if error is None:
             error = Violation(f"{self.process.name}: {context['message']}")
-        self.process.failed(error)
+        self.process.report_error(error)
 
     def run(self, main: Coroutine[Any, Any, object]) -> None:
         """Turn until ``main`` is over; the body of a process's first thread."""
@@ -291,7 +291,7 @@ class Loop(asyncio.AbstractEventLoop):
                         break
                     thread = greenlet.getcurrent()
                     assert isinstance(thread, Thread)
-                    self._parked = thread, thread.turn + 1
+                    self._waiting = thread, thread.wait_number + 1
                     world.park()
                 elif world.random.random() < 0.3:
                     world.park(world.random.random() * 1e-4)

@@ -17,7 +17,7 @@ from redis.exceptions import TimeoutError as NoReplyError
 
 from fibcore.stores.deadline import Deadline
 from fibcore.stores.redis_connection import CONNECT_SECONDS, REPLY_SECONDS, Command
-from tests.simulation.engine import EngineServer, Quirks, Session
+from tests.simulation.engine import EngineServer, LinkFaults, Session
 from tests.simulation.network import Network
 from tests.simulation.process import calling_process
 from tests.simulation.world import EPOCH
@@ -28,7 +28,7 @@ SYNC_INTERVAL: Final = 0.5
 SYNC_SECONDS: Final = 0.002
 """What a sync of the disk takes at the most."""
 
-WRITING: Final = {b"HSET", b"HDEL"}
+WRITE_COMMANDS: Final = {b"HSET", b"HDEL"}
 
 LUA: Final = lua51.LuaRuntime(encoding=None)
 _scripts: Final[dict[bytes, Any]] = {}
@@ -46,11 +46,11 @@ class Redis(EngineServer):
         self,
         network: Network,
         name: str,
-        quirks: Quirks,
+        link_faults: LinkFaults,
         settings: Mapping[str, str],
         version: str = "7.0.0",
     ) -> None:
-        super().__init__(network, name, quirks)
+        super().__init__(network, name, link_faults)
         self.settings = dict(settings)
         self.version = version
         self.role = "master"
@@ -98,15 +98,15 @@ class Redis(EngineServer):
         """Write all of it, as a person does."""
         if self.is_up and self.role == "master":
             self.hash = hash_
-            self._wrote()
+            self._note_write()
 
     # Commands.
 
-    def take(self, session: Session, question: tuple[Command, ...]) -> None:
+    def take(self, session: Session, request: tuple[Command, ...]) -> None:
         self._changed = False
         replies: list[Any] = []
         queued: list[list[bytes]] | None = None
-        for command in question:
+        for command in request:
             words = [as_bytes(each) for each in command]
             if words[0] == b"MULTI":
                 queued = []
@@ -116,7 +116,7 @@ class Redis(EngineServer):
                 if any(isinstance(each, ResponseError) for each in replies):
                     replies.append(ResponseError("EXECABORT Transaction discarded"))
                 else:
-                    replies.append([self._tried(each) for each in queued])
+                    replies.append([self._try_command(each) for each in queued])
                 queued = None
             elif queued is not None:
                 # Rights are looked at when it is queued; all else when it is done.
@@ -124,10 +124,10 @@ class Redis(EngineServer):
                 replies.append(no_permission(words[0]) if denied else b"QUEUED")
                 queued.append(words)
             else:
-                replies.append(self._tried(words))
+                replies.append(self._try_command(words))
         seconds = 0.0
         if self._changed:
-            session.wrote = self._wrote()
+            session.written_offset = self._note_write()
             if self.settings.get("appendfsync") == "always":
                 seconds = SYNC_SECONDS * self.world.random.random()
         offset, state = self.offset, self.hash
@@ -137,12 +137,12 @@ class Redis(EngineServer):
                 return
             if seconds:
                 self._sync(offset, state)
-            longest = max((int(each[-1]) / 1000 for each in question if waits(each)), default=0.0)
-            self._wait(session, question, replies, self.world.now + longest)
+            longest = max((int(each[-1]) / 1000 for each in request if waits(each)), default=0.0)
+            self._wait(session, request, replies, self.world.now + longest)
 
         self.world.after(seconds, None, leave)
 
-    def _wrote(self) -> int:
+    def _note_write(self) -> int:
         """Take note of a change, and send it on; return which it is."""
         self.offset += 1
         for replica in self.replicas:
@@ -154,35 +154,37 @@ class Redis(EngineServer):
             self.synced, self.synced_offset = state, offset
 
     def _wait(
-        self, session: Session, question: tuple[Command, ...], replies: list[Any], end: float
+        self, session: Session, request: tuple[Command, ...], replies: list[Any], end: float
     ) -> None:
         """Reply once what was written is where it is to be, or at the end."""
         if session.is_over:
             return
         random = self.world.random.random
-        kept = sum(each.offset >= session.wrote and self._reaches(each) for each in self.replicas)
+        kept = sum(
+            each.offset >= session.written_offset and self._reaches(each) for each in self.replicas
+        )
         if self.world.now >= self._sync_due:
             self._sync_due = self.world.now + SYNC_INTERVAL
             self._sync(self.offset, self.hash)
-        aof = int(self.synced_offset >= session.wrote)
-        said = []
+        aof = int(self.synced_offset >= session.written_offset)
+        sent: list[Any] = []
         satisfied = True
-        for command, reply in zip(question, replies, strict=True):
+        for command, reply in zip(request, replies, strict=True):
             if not waits(command):
-                said.append(reply)
+                sent.append(reply)
             elif self.role != "master":
-                said.append(ResponseError("UNBLOCKED force unblock from blocking operation"))
+                sent.append(ResponseError("UNBLOCKED force unblock from blocking operation"))
             elif command[0] == "WAIT":
                 satisfied = satisfied and kept >= int(command[1])
-                said.append(kept)
+                sent.append(kept)
             else:
                 satisfied = satisfied and aof >= int(command[1]) and kept >= int(command[2])
-                said.append([aof, kept])
+                sent.append([aof, kept])
         if satisfied or self.world.now >= end:
-            session.reply(said)
+            session.reply(sent)
         else:
             seconds = 0.2 * random()
-            self.world.after(seconds, None, self._wait, session, question, replies, end)
+            self.world.after(seconds, None, self._wait, session, request, replies, end)
 
     def _reaches(self, replica: "Redis") -> bool:
         return replica.is_up and not self.network.is_cut(replica.name, self.name)
@@ -197,7 +199,7 @@ class Redis(EngineServer):
             replica.hash, replica.offset = self.hash, self.offset
             replica._sync(self.offset, self.hash)
 
-    def _tried(self, command: list[bytes]) -> Any:
+    def _try_command(self, command: list[bytes]) -> Any:
         try:
             return self._do(command)
         except ResponseError as error:
@@ -237,15 +239,15 @@ class Redis(EngineServer):
                 return None
             case b"PING":
                 return True
-        return self._of_hash(name, command)
+        return self._hash_command(name, command)
 
     def _check(self, name: bytes) -> None:
         if name in self.denied:
             raise no_permission(name)
-        if name in WRITING and self.role != "master":
+        if name in WRITE_COMMANDS and self.role != "master":
             raise ReadOnlyError("READONLY You can't write against a read only replica.")
 
-    def _of_hash(self, name: bytes, command: list[bytes]) -> Any:
+    def _hash_command(self, name: bytes, command: list[bytes]) -> Any:
         hash_ = self.hash
         match name:
             case b"HGET":
@@ -298,7 +300,7 @@ class Redis(EngineServer):
         if name == b"TIME":
             now = EPOCH + self.world.now + self.clock
             return LUA.table(b"%d" % now, b"0")
-        said = self._of_hash(name, [name, *rest])
+        said = self._hash_command(name, [name, *rest])
         if said is None:
             return False
         return LUA.table_from(said) if isinstance(said, list) else said

@@ -74,12 +74,12 @@ class Server:
         except InUseError:
             raise
         except Exception as error:
-            self.process.failed(error)
+            self.process.report_error(error)
             raise
 
     async def _serve(self) -> None:
         process, service = self.process, self.life.service
-        owed: list[Transport] = []
+        unanswered: list[Transport] = []
         await self.life.stand_by()
         async with self.life.serving(self._stop):
             self.serves = True
@@ -92,27 +92,27 @@ class Server:
             self._listener.serve(process.loop, self._protocol)
             await self._stopping
             self._listener.pause(process)
-            owed = self._owed_to()
+            unanswered = self._unanswered_transports()
             for protocol in list(self._state.connections):
                 protocol.shutdown()
             end = process.loop.time() + service.settings.stop_timeout
             while self._state.connections and process.loop.time() < end:
                 await asyncio.sleep(0.1)
-        self.unanswered = sum(not each.has_answered for each in owed)
+        self.unanswered = sum(not each.has_written for each in unanswered)
 
     def _has_opened(self, opening: asyncio.Task[None]) -> None:
         if not opening.cancelled() and opening.exception() is None:
             self._on_serving()
 
-    def _owed_to(self) -> list[Transport]:
+    def _unanswered_transports(self) -> list[Transport]:
         """Those of whom a request has arrived that is not answered."""
-        owed: list[Transport] = []
+        unanswered: list[Transport] = []
         for each in self._state.connections:
             transport: Any = each.transport
-            transport.has_answered = False
+            transport.has_written = False
             if each.phase is ANSWERING and not transport.is_left:  # type: ignore[union-attr]
-                owed.append(transport)
-        return owed
+                unanswered.append(transport)
+        return unanswered
 
     def stop(self) -> None:
         """As SIGTERM does: one that stands by ends at once."""

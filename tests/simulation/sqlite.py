@@ -31,12 +31,12 @@ from tests.simulation.sqlite_wal import (
     WAL_MAGIC,
     Shared,
 )
-from tests.simulation.system import calling, name_of, namespace
+from tests.simulation.system import calling_machine_process, name_of, namespace
 
 MAGIC: Final = b"SQLite format 3\0"
 HEADER: Final = struct.Struct(">16sIIB")
 """Of the first page: the application, the version of its format, whether there is a WAL."""
-KEPT: Final = 16
+MAX_KEY_ROWS: Final = 16
 """Rows of keys for which there is room."""
 Pages = dict[int, bytes]
 
@@ -77,18 +77,18 @@ class Connection:
         isolation_level: None = None,  # noqa: ARG002
         check_same_thread: bool = True,  # noqa: ARG002
     ) -> None:
-        self._process = calling()
+        self._process = calling_machine_process()
         self._disk = self._process.disk
         path, _, query = str(name).removeprefix("file:").partition("?")
         self._name = name_of(unquote(path) if uri else path)
         self._read_only = "mode=ro" in query
-        self._alone = "immutable" in query
+        self._immutable = "immutable" in query
         self._timeout = timeout
         self._synchronous = "full"
         self._autocheckpoint = 1000
         self._in_transaction = False
         self._snapshot: int | None = None
-        self._new: Pages = {}
+        self._changed_pages: Pages = {}
         """Pages that a transaction is to write."""
         self._shared: Shared | None = None
         self._wal: OpenFile | None = None
@@ -103,7 +103,7 @@ class Connection:
 
     def _attach(self) -> None:
         """Open the WAL, if the database has one."""
-        if self._shared is not None or self._alone:
+        if self._shared is not None or self._immutable:
             return
         header = self._page_in_file(1)
         if not header[:16].strip(b"\0") or not header[20 + 4]:
@@ -140,10 +140,10 @@ class Connection:
 
     def _page(self, number: int) -> bytes:
         """A page as this connection sees it."""
-        if number in self._new:
-            return self._new[number]
+        if number in self._changed_pages:
+            return self._changed_pages[number]
         try:
-            self._disk.fail_to_read()
+            self._disk.maybe_fail_read()
         except OSError as error:
             raise failure(real_sqlite3.SQLITE_IOERR_READ, "disk I/O error") from error
         shared = self._shared
@@ -189,7 +189,7 @@ class Connection:
 
     def _commit(self) -> None:
         """Write what the transaction has changed."""
-        pages, self._new = self._new, {}
+        pages, self._changed_pages = self._changed_pages, {}
         shared = self._shared
         try:
             if pages and shared is not None:
@@ -211,8 +211,8 @@ class Connection:
         """Add a commit to the WAL."""
         assert self._wal is not None
         frames = shared.frames
-        if frames and shared.moved == len(frames) and not any(shared.readers.values()):
-            frames, shared.frames, shared.moved = [], [], 0
+        if frames and shared.checkpointed == len(frames) and not any(shared.readers.values()):
+            frames, shared.frames, shared.checkpointed = [], [], 0
         if not frames:
             shared.salt = self._disk.world.random.getrandbits(60) + 1
             header = WAL_MAGIC + shared.salt.to_bytes(8, "big")
@@ -239,15 +239,15 @@ class Connection:
         """Move of the WAL into the database what no reader needs there."""
         assert self._wal is not None
         until = min([len(shared.frames), *(each for each in shared.readers.values() if each)])
-        if until <= shared.moved or shared.checkpointer is not None:
+        if until <= shared.checkpointed or shared.checkpointer is not None:
             return
         shared.checkpointer = self
         try:
-            self._move(shared, until)
+            self._copy_to_database(shared, until)
         finally:
             shared.checkpointer = None
 
-    def _move(self, shared: Shared, until: int) -> None:
+    def _copy_to_database(self, shared: Shared, until: int) -> None:
         assert self._wal is not None
         if self._synchronous != "off":
             self._sync(self._wal)
@@ -258,7 +258,7 @@ class Connection:
             self._write(self._file, page, (number - 1) * PAGE)
         if self._synchronous != "off":
             self._sync(self._file)
-        shared.moved = until
+        shared.checkpointed = until
 
     # Statements.
 
@@ -267,7 +267,7 @@ class Connection:
         if statement != "BEGIN":  # Which looks at no file yet.
             self._attach()
         self._disk.pause(1e-5)
-        run, groups = understood(statement)
+        run, groups = parse_statement(statement)
         return run(self, *groups, *values)
 
     def _change(self, number: int, page: bytes) -> Cursor:
@@ -275,7 +275,7 @@ class Connection:
             raise failure(real_sqlite3.SQLITE_READONLY, "attempt to write a readonly database")
         if self._shared is not None:
             self._lock()
-        self._new[number] = page
+        self._changed_pages[number] = page
         if not self._in_transaction:
             self._commit()
         return Cursor(rowcount=1)
@@ -296,7 +296,7 @@ class Connection:
         if self._shared is not None and self._snapshot is None:
             self._snapshot = len(self._shared.frames)
             # Where all of it is in the database, it is read there.
-            if self._shared.moved == self._snapshot:
+            if self._shared.checkpointed == self._snapshot:
                 self._snapshot = 0
             self._shared.readers[self] = self._snapshot
 
@@ -348,25 +348,27 @@ class Connection:
             if not self._in_transaction and self._shared is not None:
                 self._shared.writer = None
             return Cursor(rowcount=0)
-        return self.update_anyhow(index, digest, dropped, seal)
+        return self.update_unconditionally(index, digest, dropped, seal)
 
-    def update_anyhow(self, index: int, digest: bytes, dropped: int = 0, seal: int = 0) -> Cursor:
+    def update_unconditionally(
+        self, index: int, digest: bytes, dropped: int = 0, seal: int = 0
+    ) -> Cursor:
         row = ROW.pack(index, digest, 1, dropped, seal)
         return self._change(2, row.ljust(PAGE, b"\0"))
 
     def page_count(self) -> Cursor:
         """What is asked for before keys are kept: the file has space for them from then on."""
         size = len(self._inode.cached)
-        self._write(self._file, bytes(max(0, (2 + KEPT) * PAGE - size)), size)
+        self._write(self._file, bytes(max(0, (2 + MAX_KEY_ROWS) * PAGE - size)), size)
         return Cursor([(10**6,)])
 
     def keys(self) -> Cursor:
-        return Cursor([row for _, row in sorted(self._kept(), key=lambda each: each[1][0])])
+        return Cursor([row for _, row in sorted(self._key_rows(), key=lambda each: each[1][0])])
 
-    def _kept(self) -> list[tuple[int, tuple[int, bytes, int]]]:
+    def _key_rows(self) -> list[tuple[int, tuple[int, bytes, int]]]:
         """The pages that have a row of the keys, each with that."""
         found = []
-        for number in range(3, 3 + KEPT):
+        for number in range(3, 3 + MAX_KEY_ROWS):
             page = self._page(number)
             index, seal, length = KEYS.unpack_from(page)
             if index:
@@ -374,12 +376,12 @@ class Connection:
         return found
 
     def insert_keys(self, index: int, made: bytes, seal: int) -> Cursor:
-        taken = {number for number, _ in self._kept()}
-        number = next(each for each in range(3, 3 + KEPT) if each not in taken)
+        taken = {number for number, _ in self._key_rows()}
+        number = next(each for each in range(3, 3 + MAX_KEY_ROWS) if each not in taken)
         return self._change(number, (KEYS.pack(index, seal, len(made)) + made).ljust(PAGE, b"\0"))
 
     def delete_keys(self, up_to: int = sys.maxsize) -> Cursor:
-        for number, (index, _, _) in self._kept():
+        for number, (index, _, _) in self._key_rows():
             if index <= up_to:
                 self._change(number, bytes(PAGE))
         return Cursor()
@@ -389,13 +391,13 @@ class Connection:
         assert shared is not None
         self._checkpoint(shared)
         waited = 0.0
-        while len(shared.frames) > shared.moved or any(shared.readers.values()):
+        while len(shared.frames) > shared.checkpointed or any(shared.readers.values()):
             if waited >= self._timeout:
-                return Cursor([(1, len(shared.frames), shared.moved)])
+                return Cursor([(1, len(shared.frames), shared.checkpointed)])
             self._disk.world.park(0.2)
             waited += 0.2
             self._checkpoint(shared)
-        return Cursor([(0, len(shared.frames), shared.moved)])
+        return Cursor([(0, len(shared.frames), shared.checkpointed)])
 
     def set(self, name: str, value: str) -> Cursor:
         if name == "synchronous":
@@ -411,7 +413,7 @@ class Connection:
         self._attach()
         self._begin_reading()
         try:
-            pages = {number: self._page(number) for number in range(1, 3 + KEPT)}
+            pages = {number: self._page(number) for number in range(1, 3 + MAX_KEY_ROWS)}
             for number, page in pages.items():
                 if number < 3:
                     self._disk.pause(0.02)
@@ -424,7 +426,7 @@ class Connection:
         shared = self._shared
         if shared is None:
             return
-        self._new.clear()
+        self._changed_pages.clear()
         self._end_reading()
         if shared.connections == {self} and not self._read_only and shared.writer in (None, self):
             try:
@@ -433,7 +435,7 @@ class Connection:
                 pass
             else:
                 # Somebody may have come meanwhile, whom SQLite's own lock keeps out.
-                if shared.moved == len(shared.frames) and shared.connections == {self}:
+                if shared.checkpointed == len(shared.frames) and shared.connections == {self}:
                     self._disk.rename({f"{self._name}-wal": None})
         self._detach()
         self._shared = None
@@ -455,7 +457,7 @@ STATEMENTS: Final[list[tuple[str, Callable[..., Cursor]]]] = [
         r"UPDATE sequence SET n = \?, digest = \?, dropped = \?, seal = \? WHERE id = 1 AND n = \?",
         Connection.update,
     ),
-    (r"UPDATE sequence SET n = \?, digest = \? WHERE id = 1", Connection.update_anyhow),
+    (r"UPDATE sequence SET n = \?, digest = \? WHERE id = 1", Connection.update_unconditionally),
     ("SELECT n, digest FROM sequence", Connection.rows),
     ("SELECT n, dropped, seal FROM sequence", Connection.keys_row),
     (r"SELECT name FROM pragma_table_info\('sequence'\)", lambda _: Cursor([("seal",)])),
@@ -481,13 +483,13 @@ STATEMENTS: Final[list[tuple[str, Callable[..., Cursor]]]] = [
     ("CREATE TABLE sequence .*", lambda it: it.set_header(has_wal=0)),
     (
         r"INSERT INTO sequence VALUES \(1, \?, \?, \?, \?\)",
-        Connection.update_anyhow,
+        Connection.update_unconditionally,
     ),
 ]
 
 
 @functools.cache
-def understood(statement: str) -> tuple[Callable[..., Cursor], tuple[str, ...]]:
+def parse_statement(statement: str) -> tuple[Callable[..., Cursor], tuple[str, ...]]:
     """What a statement means."""
     for pattern, run in STATEMENTS:
         found = re.fullmatch(pattern, statement.strip(), re.DOTALL)

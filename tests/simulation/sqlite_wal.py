@@ -29,7 +29,7 @@ class Shared:
         self.connections: set[Connection] = set()
         self.frames: list[int] = []
         """Which page each frame holds."""
-        self.moved = 0
+        self.checkpointed = 0
         """How many frames are in the database."""
         self.salt = 0
         self.checksum = 0
@@ -40,7 +40,7 @@ class Shared:
 
     def recover(self, wal: bytearray) -> None:
         """Find out how far the WAL goes."""
-        self.frames, self.moved = [], 0
+        self.frames, self.checkpointed = [], 0
         magic, self.salt, checksum = WAL_HEADER.unpack_from(bytes(wal[:WAL_HEADER_SIZE]).ljust(32))
         if magic != WAL_MAGIC or checksum != crc32(bytes(wal[:16])):
             self.salt = 0

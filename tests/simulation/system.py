@@ -58,7 +58,7 @@ class MachineProcess(Process):
             self.close_file(fd)
 
 
-def calling() -> MachineProcess:
+def calling_machine_process() -> MachineProcess:
     """The process in which the caller runs."""
     return cast("MachineProcess", cast("Thread", greenlet.getcurrent()).process)
 
@@ -68,8 +68,8 @@ def unlock(file: OpenFile) -> None:
     inode = file.inode
     if inode.locks.pop(file, None) is not None:
         waiting, inode.waiting = inode.waiting, []
-        for thread, turn in waiting:
-            thread.process.world.wake(thread, turn)
+        for thread, wait_number in waiting:
+            thread.process.world.wake(thread, wait_number)
 
 
 @functools.cache
@@ -104,12 +104,12 @@ PAGE: Final = 4096
 
 
 class SimulatedPath(PurePosixPath):
-    """A path of the machine of the calling process."""
+    """A path of the machine of the calling_machine_process process."""
 
     __slots__ = ()
 
     def _inode(self) -> Inode:
-        inode = calling().disk.find(self.name)
+        inode = calling_machine_process().disk.find(self.name)
         if inode is None:
             raise FileNotFoundError(errno.ENOENT, real_os.strerror(errno.ENOENT), str(self))
         return inode
@@ -118,7 +118,7 @@ class SimulatedPath(PurePosixPath):
         return Status.of(None if is_folder(self) else self._inode())
 
     def exists(self) -> bool:
-        return is_folder(self) or calling().disk.find(self.name) is not None
+        return is_folder(self) or calling_machine_process().disk.find(self.name) is not None
 
     def is_file(self) -> bool:
         return not is_folder(self) and self.exists()
@@ -137,24 +137,24 @@ class SimulatedPath(PurePosixPath):
         if not missing_ok:
             self._inode()
         if self.exists():
-            calling().disk.rename({self.name: None})
+            calling_machine_process().disk.rename({self.name: None})
 
     def rename(self, target: object) -> None:
-        calling().disk.rename({self.name: None, name_of(target): self._inode()})
+        calling_machine_process().disk.rename({self.name: None, name_of(target): self._inode()})
 
     replace = rename
 
     def read_text(self) -> str:
         if self.name == BOOT_ID:
-            return f"{calling().boot:08x}-0000-4000-8000-000000000000"
+            return f"{calling_machine_process().boot:08x}-0000-4000-8000-000000000000"
         return self._inode().cached.decode()
 
     def write_text(self, text: str) -> None:
         fd = os.open(self, real_os.O_CREAT)
         try:
-            file = calling().files[fd]
+            file = calling_machine_process().files[fd]
             file.inode.truncate(0)
-            calling().disk.write(file, text.encode(), 0)
+            calling_machine_process().disk.write(file, text.encode(), 0)
         finally:
             os.close(fd)
 
@@ -168,11 +168,11 @@ def _lexists(path: str) -> bool:
 
 
 def _access(path: str, mode: int) -> bool:  # noqa: ARG001
-    return not calling().disk.is_denied and _lexists(path)
+    return not calling_machine_process().disk.is_denied and _lexists(path)
 
 
 def _open(path: object, flags: int, mode: int = 0) -> int:  # noqa: ARG001
-    process = calling()
+    process = calling_machine_process()
     if is_folder(path):
         if str(path) == FOLDER:
             process.disk.find("")
@@ -182,7 +182,7 @@ def _open(path: object, flags: int, mode: int = 0) -> int:  # noqa: ARG001
 
 
 def _fsync(fd: int) -> None:
-    process = calling()
+    process = calling_machine_process()
     file = process.files[fd]
     if file.inode.number > 0:
         process.disk.sync(file)
@@ -193,19 +193,19 @@ def _fsync(fd: int) -> None:
 
 
 def _file(fd: int) -> OpenFile:
-    return calling().files[fd]
+    return calling_machine_process().files[fd]
 
 
 def _flock(fd: int, flags: int) -> None:
     file = _file(fd)
     inode = file.inode
     alone = bool(flags & real_fcntl.LOCK_EX)
-    calling().disk.pause(1e-5)
+    calling_machine_process().disk.pause(1e-5)
     while any(each is not file and (alone or theirs) for each, theirs in inode.locks.items()):
         if flags & real_fcntl.LOCK_NB:
             raise BlockingIOError(errno.EAGAIN, "it is locked")
         thread = cast("Thread", greenlet.getcurrent())
-        inode.waiting.append((thread, thread.turn + 1))
+        inode.waiting.append((thread, thread.wait_number + 1))
         thread.process.world.park()
     inode.locks[file] = alone
 
@@ -223,7 +223,7 @@ class Map:
         self._inode.write(data, where.start or 0)
 
     def flush(self) -> None:
-        calling().disk.sync(self._file)
+        calling_machine_process().disk.sync(self._file)
 
     def close(self) -> None:
         self._inode.maps -= 1
@@ -244,7 +244,7 @@ class SimulatedThread:
         self._has_ended = SimulatedEvent()
 
     def start(self) -> None:
-        calling().spawn(self._run)
+        calling_machine_process().spawn(self._run)
 
     def _run(self) -> None:
         self._target(*self._arguments)
@@ -264,9 +264,9 @@ class SimulatedEvent:
     def set(self) -> None:
         self._is_set = True
         if self._waiting is not None:
-            thread, turn = self._waiting
+            thread, wait_number = self._waiting
             self._waiting = None
-            thread.process.world.wake(thread, turn)
+            thread.process.world.wake(thread, wait_number)
 
     def is_set(self) -> bool:
         return self._is_set
@@ -274,7 +274,7 @@ class SimulatedEvent:
     def wait(self, timeout: float | None = None) -> bool:
         if not self._is_set:
             thread = cast("Thread", greenlet.getcurrent())
-            self._waiting = thread, thread.turn + 1
+            self._waiting = thread, thread.wait_number + 1
             thread.process.world.park(timeout)
             self._waiting = None
         return self._is_set
@@ -288,16 +288,18 @@ def namespace(module: types.ModuleType, **replaced: object) -> Any:
 os: Final = namespace(
     real_os,
     open=_open,
-    close=lambda fd: calling().close_file(fd),
+    close=lambda fd: calling_machine_process().close_file(fd),
     fsync=_fsync,
     lstat=lambda path: SimulatedPath(path).stat(),
     fstat=lambda fd: Status.of(_file(fd).inode),
     ftruncate=lambda fd, size: _file(fd).inode.truncate(size),
-    pread=lambda fd, size, at: calling().disk.read(_file(fd), size, at),
-    pwrite=lambda fd, data, at: calling().disk.write(_file(fd), data, at),
-    getpid=lambda: calling().pid,
+    pread=lambda fd, size, at: calling_machine_process().disk.read(_file(fd), size, at),
+    pwrite=lambda fd, data, at: calling_machine_process().disk.write(_file(fd), data, at),
+    getpid=lambda: calling_machine_process().pid,
     access=_access,
-    statvfs=lambda _: types.SimpleNamespace(f_bavail=0 if calling().disk.is_full else 1000),
+    statvfs=lambda _: types.SimpleNamespace(
+        f_bavail=0 if calling_machine_process().disk.is_full else 1000
+    ),
     setpriority=lambda *_: None,
     path=namespace(
         real_os.path,

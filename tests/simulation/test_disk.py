@@ -114,7 +114,7 @@ def test_a_sync_after_one_that_failed_may_bring_nothing() -> None:
             disk.write(file, b"before", 0)
             disk.sync(file)
             disk.write(file, b"behind", 0)
-            disk.failing_next = 1
+            disk.failing_next_syncs = 1
             try:
                 disk.sync(file)
             except OSError as error:

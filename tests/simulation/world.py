@@ -30,7 +30,7 @@ class Thread(greenlet.greenlet):  # type: ignore[misc]
     """A thread of a process."""
 
     process: "Process"
-    turn = 0
+    wait_number = 0
     """Counts what it has waited for, so that what is late for one wait ends no other."""
 
 
@@ -100,7 +100,7 @@ class World:
                 if not process.alive:
                     continue
                 if process.stopped:
-                    process.held.append((action, arguments))
+                    process.deferred.append((action, arguments))
                     continue
             self.events += 1
             action(*arguments)
@@ -125,9 +125,9 @@ class World:
         if self.closing:
             raise greenlet.GreenletExit
         assert isinstance(thread, Thread), "only a thread of a process waits"
-        thread.turn += 1
+        thread.wait_number += 1
         if seconds is not None:
-            self.after(seconds, thread.process, self._resume, thread, thread.turn, False)
+            self.after(seconds, thread.process, self._resume, thread, thread.wait_number, False)
         loop = events._get_running_loop()
         if loop is None:
             return bool(self._hub.switch())
@@ -138,9 +138,11 @@ class World:
         finally:
             events._set_running_loop(loop)
 
-    def wake(self, thread: Thread, turn: int, within: float = 2e-4) -> None:
-        """End the wait of a thread that had this ``turn``, soon: see ``Thread.turn``."""
-        self.after(self.random.random() * within, thread.process, self._resume, thread, turn, True)
+    def wake(self, thread: Thread, wait_number: int, within: float = 2e-4) -> None:
+        """End the wait of a thread that had this ``wait_number``, soon: see ``Thread.wait_number``."""
+        self.after(
+            self.random.random() * within, thread.process, self._resume, thread, wait_number, True
+        )
 
     def block_forever(self) -> None:
         """Have the calling thread run no more."""
@@ -148,10 +150,10 @@ class World:
             self._hub.switch()
         raise greenlet.GreenletExit
 
-    def _resume(self, thread: Thread, turn: int, woken: bool) -> None:
-        if thread.turn == turn and not thread.dead:
-            thread.turn += 1
-            thread.switch(woken) if turn else thread.switch()
+    def _resume(self, thread: Thread, wait_number: int, woken: bool) -> None:
+        if thread.wait_number == wait_number and not thread.dead:
+            thread.wait_number += 1
+            thread.switch(woken) if wait_number else thread.switch()
 
     def close(self) -> None:
         """End all threads, of which nothing is heard any more."""
