@@ -26,7 +26,7 @@ NOT_POLLED: Final = Bug(
 """Settings are polled each second, too, so that few seeds find what a reply lacks alone."""
 
 ENGINE_BUGS: Final = {
-    "answers_before_the_commit": Bug(
+    "acknowledges_before_the_commit": Bug(
         SharedStepper,
         "_inquire",
         "index = self._store.advance(steps, expected, self._max_index, keys)",
@@ -35,20 +35,20 @@ ENGINE_BUGS: Final = {
                 self._store.advance(steps, expected, self._max_index, keys)
                 return lambda: None""",
     ),
-    "answers_what_was_not_committed": Bug(
+    "acknowledges_uncommitted_steps": Bug(
         SharedStepper,
         "_take_reply",
         "if elsewhere or not (steps or expected in (None, index)):",
         "if False:",
     ),
-    "turns_steps_down_by_what_it_knew_before": Bug(
+    "rejects_steps_based_on_a_stale_index": Bug(
         SharedStepper,
         "_take_reply",
         "if elsewhere or not (steps or expected in (None, index)):",
         "if elsewhere:",
     ),
-    "answers_steps_that_were_turned_down": Bug(Stepper, "_answer", "if not failures:", "if True:"),
-    "moves_the_sequence_before_it_answers": Bug(
+    "acknowledges_rejected_steps": Bug(Stepper, "_answer", "if not failures:", "if True:"),
+    "advances_the_sequence_before_answering": Bug(
         SharedStepper,
         "_inquire",
         "advance_to(self.sequence, start)",
@@ -68,32 +68,30 @@ ENGINE_BUGS: Final = {
         "self._asked_reads, self._waiting_reads = [], []",
         combination="late replies",
     ),
-    "forgets_the_reads_that_wait": Bug(
+    "forgets_waiting_reads": Bug(
         SharedStepper, "_go_on", "if self._waiting_reads and not self._waiting:", "if False:"
     ),
-    "tries_nothing_again": Bug(
+    "never_retries": Bug(
         SharedStepper,
         "_ask_unasked",
         "self._unasked = self._loop.call_later(wait, self._ask_unasked)",
         "pass",
     ),
-    "never_says_that_trouble_is_over": Bug(
-        SharedStepper, "_take_reply", "self.problem = None", "pass"
-    ),
-    "turns_a_batch_away_that_is_under_way": Bug(
+    "never_clears_a_problem": Bug(SharedStepper, "_take_reply", "self.problem = None", "pass"),
+    "rejects_a_batch_in_flight": Bug(
         SharedStepper,
         "_lose_patience",
         "self._reject_waiting()",
         "self._waiting[:0], self._batch = self._batch, []\n        self._reject_waiting()",
     ),
-    "takes_what_nobody_can_know_for_undone": Bug(
+    "treats_an_unknown_outcome_as_undone": Bug(
         SharedStepper,
         "_inquire",
         "except (StoreUnavailableError, DatabaseInvalidError) as error:",
         "except Exception as error:",
         combination="record removed in doubt",
     ),
-    "no_identity": Bug(
+    "batches_have_no_identity": Bug(
         EngineStore,
         "_done",
         "return link.commit(batch)",
@@ -101,7 +99,7 @@ ENGINE_BUGS: Final = {
         "return link.commit(batch._replace(number=self._number))",
         combination="lost replies",
     ),
-    "a_new_identity_at_each_connect": Bug(
+    "new_identity_at_each_connect": Bug(
         EngineStore,
         "_connected",
         "if self._identity.record is None:",
@@ -121,10 +119,10 @@ ENGINE_BUGS: Final = {
     "expected_is_ignored": Bug(
         EngineStore, "advance", "steps, expected, limit, keys", "steps, None, limit, keys"
     ),
-    "the_limit_is_not_passed_on": Bug(
+    "the_limit_is_ignored": Bug(
         EngineStore, "advance", "steps, expected, limit, keys", "steps, expected, None, keys"
     ),
-    "nothing_has_stepped_when_a_reply_is_lost": Bug(
+    "a_lost_reply_counts_as_undone": Bug(
         EngineStore,
         "_done",
         IN_DOUBT,
@@ -133,7 +131,7 @@ ENGINE_BUGS: Final = {
         "                if self.doubt is None:",
         combination="lost replies",
     ),
-    "nothing_has_stepped_when_it_is_unavailable_then": Bug(
+    "unavailability_after_a_lost_reply_counts_as_undone": Bug(
         EngineStore,
         "_done",
         IN_DOUBT,
@@ -141,7 +139,7 @@ ENGINE_BUGS: Final = {
         "is_sent and isinstance(error, ReplyLostError)):",
         combination="lost replies",
     ),
-    "nothing_has_stepped_when_a_right_is_gone_then": Bug(
+    "lost_permission_after_a_lost_reply_counts_as_undone": Bug(
         EngineStore,
         "_done",
         IN_DOUBT,
@@ -149,7 +147,7 @@ ENGINE_BUGS: Final = {
         "is_sent and isinstance(error, ReplyLostError)):",
         combination="permission lost in doubt",
     ),
-    "nothing_has_stepped_when_the_record_is_gone": Bug(
+    "a_removed_record_counts_as_undone": Bug(
         EngineStore,
         "_dropping_if_it_fails",
         "if self.doubt is None:",
@@ -164,7 +162,7 @@ ENGINE_BUGS: Final = {
         REDIS,
         combination="late requests and a restart",
     ),
-    "a_batch_that_is_asked_about_is_done_again": Bug(
+    "a_retried_batch_is_applied_again": Bug(
         redis,
         "COMMIT",
         "if last == number then",
@@ -180,14 +178,14 @@ ENGINE_BUGS: Final = {
         REDIS,
         combination="late requests and a restart",
     ),
-    "the_index_is_moved_before_the_limit_is_looked_at": Bug(
+    "the_index_is_moved_before_the_limit_is_checked": Bug(
         redis,
         "COMMIT",
         "reached = sum(index, steps)",
         "reached = sum(index, steps) redis.call('HSET', key, 'index', reached)",
         REDIS,
     ),
-    "where_it_is_kept_is_not_asked": Bug(
+    "replication_is_not_confirmed": Bug(
         RedisLink,
         "_ask_primary",
         "if any(has < want for has, want in zip(reached, asked[1:], strict=False)):",
@@ -195,7 +193,7 @@ ENGINE_BUGS: Final = {
         REDIS,
         combination="failover",
     ),
-    "the_role_of_the_server_does_not_matter": Bug(
+    "the_role_of_the_server_is_ignored": Bug(
         RedisLink,
         "_ask_primary",
         "if role[0] != PRIMARY:",
@@ -205,7 +203,7 @@ ENGINE_BUGS: Final = {
         client_kinds=("cross_reader",),
         variant="handover",
     ),
-    "reads_what_may_be_lost_in_redis": Bug(
+    "reads_unsynced_steps_in_redis": Bug(
         RedisLink,
         "read",
         "if self._durability.confirmations and self._record is not None:",
@@ -225,10 +223,10 @@ ENGINE_BUGS: Final = {
         '{"request_range": {**each, "serializable": True}}',
         ETCD,
     ),
-    "takes_no_space_for_undone": Bug(
+    "no_space_counts_as_undone": Bug(
         EtcdLink, "commit", "if not self._has_been_done(batch):", "if True:", ETCD
     ),
-    "takes_what_can_not_be_asked_about_for_undone": Bug(
+    "an_unanswerable_query_counts_as_undone": Bug(
         EtcdLink,
         "_has_been_done",
         "(StoreProblem, RecordGoneError)",
@@ -237,7 +235,7 @@ ENGINE_BUGS: Final = {
         "permission lost after no space",
         ("stepper",),
     ),
-    "takes_a_warning_for_a_confirmation": Bug(
+    "a_warning_counts_as_a_confirmation": Bug(
         PostgresqlLink,
         "_take_notice",
         'self._has_doubts |= source is None or source.endswith("syncrep.c")',
@@ -245,7 +243,7 @@ ENGINE_BUGS: Final = {
         POSTGRESQL,
         combination="failover",
     ),
-    "the_basis_of_a_reply_does_not_matter": Bug(
+    "the_basis_of_a_reply_is_ignored": Bug(
         PostgresqlLink,
         "_reply",
         "if basis != self._basis:",
@@ -256,7 +254,7 @@ ENGINE_BUGS: Final = {
         variant="standby attached later",
         also=(NOT_POLLED,),
     ),
-    "reads_what_no_standby_has_confirmed": Bug(
+    "reads_unconfirmed_steps": Bug(
         PostgresqlLink,
         "read",
         "if self._confirms and self._record is not None:",
@@ -264,7 +262,7 @@ ENGINE_BUGS: Final = {
         POSTGRESQL,
         combination="failover after a crash",
     ),
-    "what_was_asked_about_is_not_confirmed": Bug(
+    "a_resolved_doubt_is_not_confirmed": Bug(
         PostgresqlLink,
         "commit",
         "self._confirms and self._ask(TOUCH, self._sequence, self._record) is None",
@@ -293,7 +291,7 @@ ENGINE_BUGS: Final = {
     "a_key_is_not_looked_up_in_redis": Bug(
         redis, "COMMIT", "if made then", "if false then", REDIS, client_kinds=KEYED
     ),
-    "a_dropped_key_is_not_noted_in_redis": Bug(
+    "a_dropped_key_is_not_recorded_in_redis": Bug(
         redis,
         "COMMIT",
         "if was and higher(was, dropped) then dropped = was end",
@@ -301,10 +299,10 @@ ENGINE_BUGS: Final = {
         REDIS,
         client_kinds=KEYED,
     ),
-    "a_dropped_key_is_taken_for_new_in_redis": Bug(
+    "a_dropped_key_counts_as_new_in_redis": Bug(
         redis, "COMMIT", "or higher(dropped, lowest)", "", REDIS, client_kinds=KEYED
     ),
-    "the_rights_of_a_batch_with_keys_are_found_out_behind_its_writes": Bug(
+    "permissions_for_keys_are_checked_after_the_writes": Bug(
         redis,
         "COMMIT",
         "redis.call('HDEL', key, '')",
@@ -325,7 +323,7 @@ ENGINE_BUGS: Final = {
         ETCD,
         client_kinds=KEYED,
     ),
-    "keys_are_in_the_memory_of_a_node_alone_in_etcd": Bug(
+    "keys_are_only_in_the_memory_of_a_node_in_etcd": Bug(
         EtcdLink,
         "_values_of",
         'values = {f"{self._keys_folder}{wanted:019}": " ".join(pairs)}',
@@ -339,7 +337,7 @@ ENGINE_BUGS: Final = {
     "the_second_page_of_keys_is_not_read_in_etcd": Bug(
         EtcdLink, "_take_in", "if is_behind:", "if False:", ETCD, client_kinds=KEYED
     ),
-    "a_dropped_key_is_taken_for_new_in_etcd": Bug(
+    "a_dropped_key_counts_as_new_in_etcd": Bug(
         EtcdLink,
         "_take_in",
         "self._kept.drop(int(self._dropped.text or self._index.text or 0))",
@@ -347,7 +345,7 @@ ENGINE_BUGS: Final = {
         ETCD,
         client_kinds=KEYED,
     ),
-    "keys_are_dropped_before_it_is_noted_in_etcd": Bug(
+    "keys_are_dropped_before_that_is_recorded_in_etcd": Bug(
         EtcdLink,
         "drop_keys",
         "put(self._dropped_key, str(up_to))",
@@ -372,7 +370,7 @@ ENGINE_BUGS: Final = {
         POSTGRESQL,
         client_kinds=KEYED,
     ),
-    "keys_are_forgotten_at_a_failover_of_postgresql": Bug(
+    "keys_are_lost_at_a_failover_of_postgresql": Bug(
         postgresql,
         "KEYS_SCHEMA",
         "CREATE TABLE IF NOT EXISTS fibcore_key",
@@ -393,7 +391,7 @@ ENGINE_BUGS: Final = {
     "a_key_is_not_kept_in_postgresql": Bug(
         postgresql, "COMMIT_KEYS", "INSERT INTO fibcore_key", "", POSTGRESQL, client_kinds=KEYED
     ),
-    "a_dropped_key_is_taken_for_new_in_postgresql": Bug(
+    "a_dropped_key_counts_as_new_in_postgresql": Bug(
         postgresql,
         "COMMIT_KEYS",
         "AND coalesce(s.dropped, s.n) <= $9::bigint",
@@ -401,10 +399,10 @@ ENGINE_BUGS: Final = {
         POSTGRESQL,
         client_kinds=KEYED,
     ),
-    "a_dropped_key_is_not_noted_in_postgresql": Bug(
+    "a_dropped_key_is_not_recorded_in_postgresql": Bug(
         postgresql, "DROP_KEYS", "SET dropped", "SET n", POSTGRESQL, client_kinds=KEYED
     ),
-    "conditions_are_not_looked_at": Bug(
+    "conditions_are_ignored": Bug(
         stepping,
         "_step",
         "_condition(service, request) if request.conditional else None",
@@ -416,19 +414,19 @@ ENGINE_BUGS: Final = {
         "elif self.phase is ARRIVING:",
         "elif False:",
     ),
-    "answers_the_last_of_piped_requests_alone": Bug(
+    "answers_only_the_last_pipelined_request": Bug(
         Protocol,
         "_take",
         "if self.phase in (ANSWERING, SENDING):",
         "if self.phase is SENDING:",
     ),
-    "forgets_a_client_that_reads_slowly": Bug(
+    "forgets_a_slow_reader": Bug(
         Connection,
         "resume_writing",
         "if self.phase is SENDING:",
         "if False:",
     ),
-    "closes_at_a_stop_without_an_answer": Bug(
+    "closes_unanswered_connections_at_a_stop": Bug(
         Connection,
         "shutdown",
         "if self.phase not in (ANSWERING, SENDING):",

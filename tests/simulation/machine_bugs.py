@@ -64,7 +64,7 @@ MACHINE_BUGS: Final = {
         SQLITE,
         "a late power cut",
     ),
-    "the_backup_copies_what_nobody_has_recorded": Bug(
+    "the_backup_copies_unrecorded_steps": Bug(
         BackupCopy,
         "_refresh",
         "mark.index < index",
@@ -72,7 +72,7 @@ MACHINE_BUGS: Final = {
         SQLITE,
         "failed syncs before a power cut",
     ),
-    "answers_before_the_commit_to_the_file": Bug(
+    "acknowledges_before_the_commit_to_the_file": Bug(
         Stepper,
         "_commit",
         "self._store.advance(steps, self.sequence.index)",
@@ -91,7 +91,7 @@ MACHINE_BUGS: Final = {
         SQLITE,
         "power cuts",
     ),
-    "a_failed_sync_is_answered": Bug(
+    "a_failed_sync_is_acknowledged": Bug(
         SqliteStore,
         "commit",
         FAILED,
@@ -99,7 +99,7 @@ MACHINE_BUGS: Final = {
         SQLITE,
         "a failed sync before a power cut",
     ),
-    "a_failed_commit_ends_nothing": Bug(
+    "a_failed_commit_does_not_end_the_process": Bug(
         Worker,
         "_work",
         "self._fail_stop(error)",
@@ -114,7 +114,7 @@ MACHINE_BUGS: Final = {
         SQLITE,
         "a failed sync before a power cut",
     ),
-    "a_reader_keeps_it_from_serving": Bug(
+    "a_reader_blocks_serving": Bug(
         SqliteStore,
         "_empty_wal",
         'execute("PRAGMA wal_checkpoint(RESTART)").fetchone()',
@@ -124,7 +124,7 @@ MACHINE_BUGS: Final = {
         SQLITE,
         "a kill with a reader",
     ),
-    "a_right_that_is_missing_hides_the_database": Bug(
+    "a_missing_permission_hides_the_database": Bug(
         files,
         "is_there",
         "(FileNotFoundError, NotADirectoryError)",
@@ -141,14 +141,14 @@ MACHINE_BUGS: Final = {
         "permission lost at a start",
         also=(Bug(Life, "_open", "if servers.another_serves(self._settings):", "if False:"),),
     ),
-    "never_tries_the_store_again": Bug(
+    "never_retries_the_store": Bug(
         Service,
         "keep_trying",
         "await asyncio.sleep(RETRY_SECONDS)",
         "await asyncio.sleep(1e4)",
         SQLITE,
     ),
-    "the_wal_has_no_space_of_its_own": Bug(
+    "the_wal_is_not_reserved": Bug(
         SqliteStore,
         "_prepare",
         "self._reserve_wal()",
@@ -174,7 +174,7 @@ MACHINE_BUGS: Final = {
         "a kill",
         ("keyed",),
     ),
-    "keys_are_forgotten_at_a_takeover": Bug(
+    "keys_are_lost_at_a_takeover": Bug(
         sqlite_file,
         "read_keys",
         "kept.add(index, dict(MADE.iter_unpack(made)))",
@@ -199,7 +199,7 @@ MACHINE_BUGS: Final = {
         "pass",
         SQLITE,
     ),
-    "a_key_that_was_dropped_is_taken_for_new": Bug(
+    "a_dropped_key_counts_as_new": Bug(
         keys, "check", "or not dropped <= key.since <= index", "", SQLITE, "a kill", ("keyed",)
     ),
 }

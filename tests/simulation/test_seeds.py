@@ -109,7 +109,7 @@ def test_a_defect_can_be_planted(name: str) -> None:
 
 @pytest.mark.proves("simulation", "a seed that fails is shrunk to the fewest faults and clients")
 def test_a_failing_seed_is_shrunk_to_what_still_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    name = "nothing_has_stepped_when_a_reply_is_lost"
+    name = "a_lost_reply_counts_as_undone"
     with planted(name):
         plans = map(BUGS[name].plan_of, range(SEARCHED))
         found = (plan for plan in plans if run(plan).violation)
