@@ -1,8 +1,8 @@
-"""Replays a seed, or tries many.
+"""Replays one seed, or searches many for a violation.
 
-python -m tests.simulation 4711                        what happened, for a person to read
-python -m tests.simulation 4711 --faults 0 --clients 2   with some of its faults and clients alone
-python -m tests.simulation --seeds 100000 --first 1    whether there is a seed that finds something
+python -m tests.simulation 4711                          replay a seed and print its trace
+python -m tests.simulation 4711 --faults 0 --clients 2   ... with only these faults and clients
+python -m tests.simulation --seeds 100000 --first 1      search seeds for a violation
 """
 
 import argparse
@@ -23,37 +23,36 @@ from tests.simulation.plan import STORES, Plan, plan_of
 from tests.simulation.run import Outcome, run
 
 BATCH_SEEDS: Final = 50
-"""Seeds that a process tries before it tells."""
+"""Seeds that a worker process tries per report."""
 
 PROGRESS_SECONDS: Final = 60.0
-"""How often it is said how far it is, where nobody looks at a terminal."""
+"""Interval of progress lines where the output is not a terminal."""
 
 
 class Tally(NamedTuple):
-    """What came of some seeds."""
+    """Totals over some seeds."""
 
     seeds: int
     seconds: float
     """Simulated."""
     steps: int
     failed: tuple[tuple[int, str], ...]
-    """The seeds that found something, and what."""
+    """Seeds with a violation, and its message."""
 
 
 class Choice(NamedTuple):
-    """Which plans are meant by seeds."""
+    """The options that, with a seed, determine a plan."""
 
     stores: tuple[str, ...] = STORES
     bug: str | None = None
-    """The defect that is planted: it has plans of its own."""
+    """The planted defect, which has its own plans."""
 
     def plan_of(self, seed: int) -> Plan:
-        """That of a seed."""
         return plan_of(seed, self.stores) if self.bug is None else BUGS[self.bug].plan_of(seed)
 
 
 def try_seeds(seeds: range, choice: Choice) -> Tally:
-    """Try seeds in this process."""
+    """Run seeds in this process."""
     seconds, steps, failed = 0.0, 0, []
     with installed():
         for seed in seeds:
@@ -67,7 +66,7 @@ def try_seeds(seeds: range, choice: Choice) -> Tally:
 
 
 def shrunk(plan: Plan) -> Plan:
-    """The same with the fewest faults and clients that still find something."""
+    """Remove faults and clients as long as the plan still fails."""
     while True:
         smaller = next(filter(_fails, _smaller(plan)), None)
         if smaller is None:
@@ -91,7 +90,7 @@ def _fails(plan: Plan) -> bool:
 
 
 def command_of(plan: Plan, whole: Plan, choice: Choice) -> str:
-    """What a person types to see it."""
+    """Return the command that replays a plan."""
     words = [f"python -m tests.simulation {plan.seed}"]
     for name in ("faults", "clients"):
         some, every = getattr(plan, name), getattr(whole, name)
@@ -105,7 +104,7 @@ def command_of(plan: Plan, whole: Plan, choice: Choice) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line asks for; return the exit status."""
+    """Run the command line; return the exit status."""
     options = parsed(arguments)
     choice = Choice(tuple(options.stores.split(",")), options.bug)
     gc.disable()
@@ -117,15 +116,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
-    """The options."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("seed", nargs="?", type=int)
-    parser.add_argument("--faults", help="which of its faults: 0,2 or none")
-    parser.add_argument("--clients", help="which of its clients")
-    parser.add_argument("--seeds", type=int, default=10_000, help="how many are tried")
-    parser.add_argument("--first", type=int, help="the first of them; a random one if not given")
-    parser.add_argument("--seconds", type=float, help="for so long at the most")
+    parser.add_argument("--faults", help="use only these of its faults, for example 0,2 or none")
+    parser.add_argument("--clients", help="use only these of its clients")
+    parser.add_argument("--seeds", type=int, default=10_000, help="number of seeds to search")
+    parser.add_argument("--first", type=int, help="first seed (default: random)")
+    parser.add_argument("--seconds", type=float, help="stop the search after this time")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--stores", default=",".join(STORES))
     parser.add_argument("--bug", choices=sorted(BUGS), help="with this defect planted")
@@ -133,14 +131,13 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def parse_numbers(text: str | None) -> tuple[int, ...] | None:
-    """Those of an option."""
     if text is None:
         return None
     return () if text == "none" else tuple(map(int, text.split(",")))
 
 
 def replay(options: argparse.Namespace, choice: Choice) -> int:
-    """Show what happens with a seed."""
+    """Run one seed and print its trace."""
     whole = choice.plan_of(options.seed)
     plan = whole.subset(parse_numbers(options.faults), parse_numbers(options.clients))
     logging.disable()
@@ -151,7 +148,6 @@ def replay(options: argparse.Namespace, choice: Choice) -> int:
 
 
 def print_run(outcome: Outcome) -> None:
-    """Print a run."""
     plan = outcome.plan
     print(f"seed {plan.seed}: {plan.nodes} x {plan.store}")
     for number, client in enumerate(plan.clients):
@@ -161,16 +157,16 @@ def print_run(outcome: Outcome) -> None:
     print(*outcome.trace, sep="\n")
     print(f"{outcome.seconds:.0f} simulated seconds, {outcome.steps} answered steps")
     if outcome.violation is None:
-        print("No promise was broken.")
+        print("No violation.")
     else:
         cause = outcome.violation.__cause__
         if cause is not None:
             traceback.print_exception(cause)
-        print(f"Broken: {outcome.violation}")
+        print(f"Violation: {outcome.violation}")
 
 
 def search(options: argparse.Namespace, choice: Choice) -> int:
-    """Try many seeds, and say how it goes."""
+    """Search many seeds, and print progress."""
     first = random.SystemRandom().randrange(10**9) if options.first is None else options.first
     print(f"seeds {first} to {first + options.seeds - 1}", flush=True)
     logging.disable()
@@ -204,7 +200,7 @@ def search(options: argparse.Namespace, choice: Choice) -> int:
 
 
 class _Trial:
-    """``try_seeds``, for another process."""
+    """``try_seeds`` as a picklable callable."""
 
     def __init__(self, choice: Choice) -> None:
         self._choice = choice
@@ -214,7 +210,6 @@ class _Trial:
 
 
 def summary(count: Tally, elapsed: float) -> str:
-    """How it goes."""
     return (
         f"{count.seeds} seeds, {len(count.failed)} failed; {count.seeds / elapsed:.0f} a second; "
         f"{count.seconds / 3600:.1f} simulated hours; "
@@ -223,7 +218,7 @@ def summary(count: Tally, elapsed: float) -> str:
 
 
 def report(seed: int, what: str, choice: Choice) -> None:
-    """Say what a seed has found, and how to see it with less."""
+    """Print a violation and the command that replays it with the fewest faults and clients."""
     whole = choice.plan_of(seed)
     with installed():
         command = command_of(shrunk(whole), whole, choice)

@@ -1,4 +1,4 @@
-"""What the runs of all stores have in common: a plan is carried out, and judged."""
+"""The common part of runs with any store: starts clients, injects faults, and restores service."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -18,19 +18,19 @@ from tests.simulation.server import DEFAULTS, Server
 from tests.simulation.world import World
 
 QUIET_SECONDS: Final = 7.0
-"""After the last fault: by then all is well again."""
+"""Time after the last fault within which service must have recovered."""
 
 LAST_SECONDS: Final = 40.0
-"""Behind that: by then all clients have been answered that came then."""
+"""Time after that within which the final requests must have been answered."""
 
 
 class Run:
-    """A run, while it is."""
+    """A run. Subclasses provide the servers, the store and the faults."""
 
     is_watched = False
-    """Whether a watchdog ends what is stopped."""
+    """Whether a watchdog kills stopped servers."""
     harmless: frozenset[str] = frozenset()
-    """Faults that make nobody's answer a 503."""
+    """Faults under which no request is answered 503."""
 
     def __init__(self, plan: Plan, *, tracing: bool) -> None:
         self.plan = plan
@@ -46,47 +46,47 @@ class Run:
             may_drop=plan.predates_keys or bool(self.kinds & {"raise_index", "set_index"}),
         )
         self.servers: list[Server] = []
-        """All that there have been."""
+        """All servers ever started."""
         self.clients = Process(self.world, "clients")
         self.end_of_faults = 0.0
         self._unfinished = plan.nodes
 
     @abstractmethod
     def store(self) -> str:
-        """What the servers' settings have as their store."""
+        """Return the ``store`` setting of the servers."""
 
     @abstractmethod
     def listeners(self) -> list[Listener]:
-        """Whom clients ask."""
+        """Return the listeners that clients connect to, one per node."""
 
     @abstractmethod
     def index(self) -> int:
-        """Where the sequence is."""
+        """Return the current index."""
 
     @abstractmethod
     def restore(self) -> None:
-        """Have all be well again."""
+        """End all faults and restore service."""
 
     @abstractmethod
     def fault(self, plan: FaultPlan) -> Fault:
-        """What begins a fault, and what ends it."""
+        """Return the calls that begin and end a fault."""
 
     @property
     def may_lose_steps(self) -> bool:
-        """Whether steps may have been lost, as they may where that was asked for."""
+        """Whether acknowledged steps may have been lost, as the settings permit."""
         return False
 
     @property
     def keeps_keys(self) -> bool:
-        """Whether steps may be asked for by keys, which are answered whatever happens."""
+        """Whether the promises for idempotency keys hold in spite of the plan's faults."""
         return True
 
     def check_history(self) -> int:
-        """Hold all that was answered against the promises; return how many steps were."""
+        """Check all answers against the promises; return the number of answered steps."""
         return check(self.history.operations, first=0, last=self.index()).steps
 
     def execute(self) -> None:
-        """Carry the plan out."""
+        """Execute the plan."""
         world, plan, listeners = self.world, self.plan, self.listeners()
         for each in plan.faults:
             begin, end = self.fault(each)
@@ -117,5 +117,5 @@ class Run:
             self.world.is_over = True
 
     def _begin(self, plan: FaultPlan, begin: Callable[[], object]) -> None:
-        self.world.log("fault", f"{plan.kind} begins")
+        self.world.log("fault", f"{plan.kind} {plan.which}".rstrip() + " begins")
         begin()

@@ -1,4 +1,4 @@
-"""What a defect that is planted consists of."""
+"""The form of a planted defect: a text in the product and its replacement."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -7,28 +7,25 @@ from tests.simulation.plan import Plan, plan_of
 
 
 class Bug(NamedTuple):
-    """A defect."""
-
     owner: Any
-    """Of what is changed: a class or a module."""
+    """The class or module that is changed."""
     name: str
-    """A function, a property, a text that is sent to an engine, or several."""
+    """Of a function, a property, a text sent to an engine, or a tuple of texts."""
     before: str
     after: str
     stores: tuple[str, ...] = ("etcd", "postgresql", "redis")
-    """Where it shows."""
+    """The stores with which it does harm."""
     combination: str | None = None
-    """The faults that bring it out; see ``plan``."""
-
+    """The faults that expose it; see ``plan.COMBINATIONS``."""
     client_kinds: tuple[str, ...] = ()
-    """Of the clients, in turn, if that is not left to chance."""
+    """Of the clients, in turn; empty: chosen at random."""
     variant: str = ""
-    """Of the engine, if that is not."""
+    """Of the engine; empty: chosen at random."""
     also: tuple["Bug", ...] = ()
-    """What is planted with it: other protections against the same harm."""
+    """Planted together with it: other protections against the same harm are removed."""
 
     def plan_of(self, seed: int) -> Plan:
-        """The plan with which a seed is to find it."""
+        """Return the plan with which a seed should find the defect."""
         plan = plan_of(seed, self.stores, self.combination)
         if self.variant:
             plan = replace(plan, variant=self.variant)

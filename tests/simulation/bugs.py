@@ -1,4 +1,4 @@
-"""Defects that are planted, to see that seeds find them: each is a small change of the source.
+"""Plants defects, to show that seeds find them; each is a small change of the product's source.
 
 python -m tests.simulation --bug no_identity --seeds 1000
 """
@@ -21,7 +21,7 @@ BUGS = {**ENGINE_BUGS, **MACHINE_BUGS}
 
 @contextlib.contextmanager
 def planted(name: str | None) -> Iterator[None]:
-    """Have the defect of this name, if it is one, for as long as this lasts."""
+    """Plant the defect of this name while the context lasts; None: plant nothing."""
     with contextlib.ExitStack() as stack:
         if name is not None:
             for each in (BUGS[name], *BUGS[name].also):
@@ -42,10 +42,10 @@ def _planted(bug: Bug) -> Iterator[None]:
         finally:
             setattr(bug.owner, bug.name, was)
     else:
-        # Of a property or a class method what is in it.
+        # Unwrap a property or a class method.
         function = inspect.unwrap(getattr(was, "fget", None) or getattr(was, "__func__", was))
         code = function.__code__
-        # In its place, as tables hold the function.
+        # Change the code in place: tables refer to the function object.
         function.__code__ = compiled(function, bug)
         try:
             yield
@@ -54,20 +54,22 @@ def _planted(bug: Bug) -> Iterator[None]:
 
 
 def changed(text: str, bug: Bug) -> str:
-    """The text with the defect in it."""
+    """Return the text with the defect in it."""
     if text.count(bug.before) != 1:
-        raise ValueError(f"{bug.name} has {bug.before!r} in it {text.count(bug.before)} times")
+        raise ValueError(
+            f"{bug.name} contains {bug.before!r} {text.count(bug.before)} times, not once"
+        )
     return text.replace(bug.before, bug.after)
 
 
 def compiled(function: Callable[..., Any], bug: Bug) -> types.CodeType:
-    """The code of the function with the defect in it."""
+    """Return the code of the function with the defect in it."""
     source = changed(inspect.getsource(function), bug)
     made: dict[str, Any] = {}
     module = sys.modules[function.__module__]
     is_method = source.startswith(" ")
     if is_method:
-        # What ``super()`` looks for is a variable around it.
+        # ``super()`` needs the variable ``__class__`` in an enclosing scope.
         source = f"def make(__class__):\n{source}\n    return {function.__name__}"
     exec(compile(source, f"<{bug.name}>", "exec"), {**vars(module)}, made)
     new = made["make"](bug.owner) if is_method else made[function.__name__]
@@ -76,5 +78,5 @@ def compiled(function: Callable[..., Any], bug: Bug) -> types.CodeType:
     known = {*vars(module), *vars(builtins)}
     asked = {each.argval for each in dis.get_instructions(found) if each.opname == "LOAD_GLOBAL"}
     if unknown := asked - known:
-        raise ValueError(f"{bug.name} asks for names that its module has not: {unknown}")
+        raise ValueError(f"{bug.name} uses names that its module does not define: {unknown}")
     return found.__code__

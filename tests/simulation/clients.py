@@ -1,4 +1,4 @@
-"""Simulated clients: what they ask, and how; and what they were told, for the judge."""
+"""Simulated clients, by kind, and the history of their requests and answers, for ``judge``."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -12,25 +12,23 @@ from tests.simulation.process import Process, Queue
 from tests.simulation.world import Violation
 
 TIMEOUT_SECONDS: Final = 30.0
-"""Seconds that no client ever waits for an answer while its connection is whole."""
+"""Longest time to wait for an answer on an intact connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server has answered."""
-
     status: int
     index: int | None
-    """The one that its ETag names, if it has one."""
+    """From the ETag, if there is one."""
     body: bytes
 
 
 class History:
-    """What the clients of a run were told.
+    """The answers that the clients of a run received.
 
     Args:
-        max_keys: of how many keyed steps the last are kept.
-        may_drop: whether others may be dropped, too.
+        max_keys: how many keys are kept.
+        may_drop: whether the servers may drop more.
     """
 
     def __init__(self, max_keys: int = 1_000, *, may_drop: bool = False) -> None:
@@ -38,62 +36,67 @@ class History:
         self._may_drop = may_drop
         self.operations: list[Operation] = []
         self.errors: list[tuple[float, str, Answer]] = []
-        """When who was answered with an error that no condition explains, and how."""
+        """Error answers other than 412: when, to whom, and the answer."""
         self.timeouts: list[tuple[float, float, str]] = []
-        """From when to when who waited in vain."""
+        """Requests that timed out: from when to when, and whose."""
         self.broken_connections = 0
-        """How often a connection broke before the answer was there."""
+        """How often a connection broke before the answer arrived."""
         self.skipped = 0
-        """How far a person has raised the index."""
+        """By how much an operator has raised the index."""
         self.pending_keys: dict[str, float] = {}
-        """Since when a step is asked for by which key that is not answered yet."""
+        """Unresolved idempotency keys, and when each was first sent."""
         self.key_answers: dict[str, Answer | None] = {}
-        """What those who asked by a key were answered, the first time that it settled it."""
+        """The first definite answer to each key."""
         self.final_statuses: list[int] = []
-        """The statuses of what was asked when all was well again; 0 for no answer."""
+        """The statuses of the final requests; 0 for no answer."""
         self.in_flight: dict[str, tuple[float, list[Endpoint]]] = {}
-        """Who waits for answers now, since when, and for which."""
+        """Outstanding requests by client: since when, and to which endpoints."""
 
     def record_key_answer(self, key: str, answer: Answer) -> None:
-        """Take note of what a key was answered.
+        """Record and check a definite answer to a key.
 
         Raises:
-            Violation: it breaks the promise: a key has one step at most, and is answered as it
-                always was while it is kept.
+            Violation: a key made more than one step, or its answer changed while it was kept.
         """
         first = self.key_answers[key]
         if is_dropped(answer):
             if len(self.key_answers) <= self._max_keys and not self._may_drop:
-                raise Violation(f"the key {key} is one of the last {self._max_keys}: {answer}")
+                raise Violation(
+                    f"the key {key} was dropped, but is one of the last {self._max_keys}: {answer}"
+                )
         elif first is None:
             since = int(key.partition(":")[0])
             if answer.status == 200 and (answer.index or 0) <= since:
-                raise Violation(f"the key {key} has made a step before it was drawn: {answer}")
+                raise Violation(
+                    f"the key {key} was answered with a step older than the key: {answer}"
+                )
             if b'"ahead"' in answer.body:
-                raise Violation(f"the key {key} is of this sequence: {answer}")
+                raise Violation(
+                    f"the key {key} was rejected as ahead of its own sequence: {answer}"
+                )
             self.key_answers[key] = answer
         elif answer.status != first.status or (answer.status == 200 and answer != first):
-            raise Violation(f"the key {key} was answered {first}, and {answer}")
+            raise Violation(f"the key {key} was answered {first}, then {answer}")
 
     def skip_indexes(self, when: float, steps: int) -> None:
-        """Take note that indexes were passed over: as if so many steps had got no answer."""
+        """Record skipped indexes, as if that many steps had got no answer."""
         self.skipped += steps
         self.operations += [Operation("next", when) for _ in range(steps)]
 
 
 class LostAnswerError(Exception):
-    """The connection ended before the whole answer was there."""
+    """The connection ended before the answer was complete."""
 
 
 class Client:
-    """A client in a thread of ``process``; see the kinds of clients in ``KINDS``.
+    """A client in a thread of ``process``; ``KINDS`` has the scripts.
 
     Args:
-        process: the machine of clients.
+        process: the process of all clients.
         name: for the trace.
-        listeners: whom it asks: of several, any one each time.
-        history: takes what it was told.
-        all_listeners: all listeners that there are.
+        listeners: where it connects; of several, a random one for each request.
+        history: records its answers.
+        all_listeners: those of all nodes.
     """
 
     def __init__(
@@ -112,20 +115,20 @@ class Client:
         self.history = history
         self.timeout = TIMEOUT_SECONDS
         self.splits = False
-        """Whether a request arrives in two parts."""
+        """Whether it sends each request in two parts."""
         self.buffer_size: int | None = None
-        """Bytes of an answer that it takes before it reads; see ``ClientSocket``."""
+        """See ``ClientSocket``."""
         self._socket: ClientSocket | None = None
         self._received = b""
 
     def start(self, script: Callable[["Client"], object]) -> None:
-        """Run ``script`` in a thread of its own."""
+        """Run ``script`` in a new thread."""
         self.process.spawn(lambda: script(self))
 
     # One request.
 
     def ask(self, endpoint: Endpoint, expected: int | None = None) -> Answer | None:
-        """Ask once and take note; return the answer, or None if there was none."""
+        """Send a request and record its answer; return the answer, or None."""
         start = self.process.world.now
         answer = self.exchange(endpoint, expected)
         self.record(endpoint, expected, self._earliest_start(start), answer)
@@ -134,25 +137,25 @@ class Client:
     def exchange(
         self, endpoint: Endpoint, expected: int | None = None, key: str | None = None
     ) -> Answer | None:
-        """Ask once; return the answer, or None if there was none."""
+        """Send a request; return its answer, or None."""
         world = self.process.world
         start = world.now
         if world.tracing:
-            condition = "" if expected is None else f" if it stands at {expected}"
-            by = "" if key is None else f" by the key {key}"
-            world.log(self.name, f"asks for {endpoint}{condition}{by}")
+            condition = "" if expected is None else f" if it is at {expected}"
+            by = "" if key is None else f" with the key {key}"
+            world.log(self.name, f"requests {endpoint}{condition}{by}")
         answer: Answer | None = None
-        # A wish by a key is taken note of as a whole.
+        # A keyed step is recorded once for all of its requests.
         self.history.in_flight[self.name] = start, [endpoint] if key is None else []
         try:
             self.send(endpoint, expected, key)
             answer = self.receive_answer()
         except TimeoutError:
             self.history.timeouts.append((start, world.now, self.name))
-            world.log(self.name, "has waited in vain")
+            world.log(self.name, "gets no answer in time")
             self.close()
         except (ConnectionError, LostAnswerError) as error:
-            world.log(self.name, f"is told nothing: {error!r}")
+            world.log(self.name, f"gets no answer: {error!r}")
             self.history.broken_connections += 1
             self.close()
         del self.history.in_flight[self.name]
@@ -161,7 +164,7 @@ class Client:
         return answer
 
     def send(self, endpoint: Endpoint, expected: int | None = None, key: str | None = None) -> None:
-        """Send a request, on the connection that there is or on a new one."""
+        """Send a request on the current connection or a new one."""
         data = request(endpoint, expected, key)
         if self.splits:
             random = self.process.world.random
@@ -173,7 +176,7 @@ class Client:
 
     @property
     def socket(self) -> ClientSocket:
-        """The connection, which is made if there is none."""
+        """The connection, opened if necessary."""
         if self._socket is None:
             listener = self.listeners[0]
             if len(self.listeners) > 1:
@@ -183,7 +186,7 @@ class Client:
         return self._socket
 
     def close(self) -> None:
-        """Leave the connection."""
+        """Close the connection."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -213,19 +216,19 @@ class Client:
         self._received += received
 
     def _earliest_start(self, start: float) -> float:
-        """From when on what was asked at ``start``, on the connection that there is, was done."""
+        """The earliest time at which a request of ``start`` can have been processed."""
         return start if self._socket is None else max(start, self._socket.accepted_at)
 
     def record(
         self, endpoint: Endpoint, expected: int | None, start: float, answer: Answer | None
     ) -> None:
-        """Take note of what was asked, and what was answered."""
+        """Record a request and its answer."""
         world, history = self.process.world, self.history
         if answer is None:
             history.operations.append(Operation(endpoint, start, expected=expected))
             return
         if world.tracing:
-            world.log(self.name, f"is answered {answer.status}, index {answer.index}")
+            world.log(self.name, f"gets {answer.status}, index {answer.index}")
         if answer.status == 200:
             assert answer.index is not None
             history.operations.append(
@@ -239,14 +242,16 @@ class Client:
                 )
             )
         elif answer.status == 412 and expected is not None:
-            # It says where the sequence stands.
-            assert answer.index not in (None, expected), "it stands where it was to stand"
+            # A 412 is a read: it carries the current index.
+            assert answer.index not in (None, expected), (
+                "412 although the index is the expected one"
+            )
             history.operations.append(Operation("current", start, world.now, answer.index))
         else:
             history.errors.append((world.now, self.name, answer))
 
     def probe(self) -> None:
-        """Ask once, and take no note of it."""
+        """Send a request without recording it."""
         with contextlib.suppress(TimeoutError, ConnectionError, LostAnswerError):
             self.send("current")
             self.receive_answer()
@@ -254,17 +259,17 @@ class Client:
         self.close()
 
     def ask_until(self, endpoint: Endpoint, expected: int | None) -> Answer:
-        """Ask until there is an answer that is no 503."""
+        """Repeat a request until it gets an answer other than 503."""
         while (answer := self.ask(endpoint, expected)) is None or answer.status == 503:
             self.pause(1.0)
         return answer
 
     def pipeline(self, endpoints: list[Endpoint]) -> None:
-        """Ask several things at once."""
+        """Send several requests at once."""
         world = self.process.world
         start = world.now
         if world.tracing:
-            world.log(self.name, f"asks for {', '.join(endpoints)}")
+            world.log(self.name, f"requests {', '.join(endpoints)}")
         left = list(endpoints)
         self.history.in_flight[self.name] = start, left
         if world.random.random() < 0.5:
@@ -281,13 +286,15 @@ class Client:
                 if answer.status == 200:
                     assert answer.index is not None
                     if answer.index < index + (endpoint == "next"):
-                        raise Violation(f"{self.name}: answers to piped requests are out of order")
+                        raise Violation(
+                            f"{self.name}: answers to pipelined requests are out of order"
+                        )
                     index = answer.index
         except TimeoutError:
             self.history.timeouts.append((start, world.now, self.name))
             self.close()
         except (ConnectionError, LostAnswerError) as error:
-            world.log(self.name, f"is told nothing of {', '.join(left)}: {error!r}")
+            world.log(self.name, f"gets no answer to {', '.join(left)}: {error!r}")
             self.history.broken_connections += 1
             self.close()
         del self.history.in_flight[self.name]
@@ -295,34 +302,31 @@ class Client:
             self.record(endpoint, None, start, None)
 
     def pause_randomly(self, plan: ClientPlan) -> None:
-        """Do nothing until the next request."""
+        """Wait up to the planned pause."""
         if plan.pause:
             self.pause(plan.pause * self.process.world.random.random())
 
     def pause(self, seconds: float) -> None:
-        """Do nothing for so long."""
         self.process.sleep(seconds)
 
 
-# What a kind of client does.
+# Scripts, by kind of client.
 
 
 def stepper(client: Client, plan: ClientPlan) -> None:
-    """It steps, again and again."""
     for _ in range(plan.requests):
         client.ask("next")
         client.pause_randomly(plan)
 
 
 def reader(client: Client, plan: ClientPlan) -> None:
-    """It reads."""
     for _ in range(plan.requests):
         client.ask(client.process.world.random.choice(("current", "previous")))
         client.pause_randomly(plan)
 
 
 def cross_reader(client: Client, plan: ClientPlan) -> None:
-    """It steps at one node, and reads at any one right behind that."""
+    """Step on one node, then read on any."""
     reader = Client(client.process, f"{client.name}'s", client.all_listeners, client.history)
     for _ in range(plan.requests):
         client.ask("next")
@@ -331,14 +335,13 @@ def cross_reader(client: Client, plan: ClientPlan) -> None:
 
 
 def mixed(client: Client, plan: ClientPlan) -> None:
-    """It steps and reads."""
     for _ in range(plan.requests):
         client.ask(client.process.world.random.choice(ENDPOINTS))
         client.pause_randomly(plan)
 
 
 def conditional(client: Client, plan: ClientPlan) -> None:
-    """It steps from where it has last seen the sequence, right or not."""
+    """Step from the last index seen, which may be outdated."""
     index = 0
     for _ in range(plan.requests):
         answer = client.ask("next", index)
@@ -348,31 +351,31 @@ def conditional(client: Client, plan: ClientPlan) -> None:
 
 
 def retrier(client: Client, plan: ClientPlan) -> None:
-    """It does as the README says: a step whose answer was lost is asked for again."""
+    """Step as the README recommends: repeat a step whose answer was lost."""
     answer = client.ask_until("current", None)
     index = answer.index
     for _ in range(plan.requests):
         while (answer := client.ask_until("next", index)).status == 412:
             index = answer.index
         if answer.status == 200:
-            assert answer.index == (index or 0) + 1, "a step was made from elsewhere"
+            assert answer.index == (index or 0) + 1, "the step was made from another index"
             index = answer.index
         client.pause_randomly(plan)
 
 
 def keyed(client: Client, plan: ClientPlan) -> None:
-    """It asks for each step by a key until that is answered, and for some once more, much later."""
+    """Step with idempotency keys; repeat each until it is answered, and some much later."""
     step_by_key(client, plan, [client])
 
 
 def twins(client: Client, plan: ClientPlan) -> None:
-    """Two, each at any node, that ask for each step by the same key at once."""
+    """Two clients, on any nodes, that send the same keys at once."""
     twin = Client(client.process, f"{client.name}'s twin", client.all_listeners, client.history)
     step_by_key(client, plan, [client, twin])
 
 
 def step_by_key(client: Client, plan: ClientPlan, askers: Sequence[Client]) -> None:
-    """Ask for steps by keys, each by all of these clients at once."""
+    """Make keyed steps; all ``askers`` send each key at once."""
     world, history = client.process.world, client.history
     random = world.random
     since = 0
@@ -385,7 +388,7 @@ def step_by_key(client: Client, plan: ClientPlan, askers: Sequence[Client]) -> N
         asked.append((key, expected))
         answers = ask_until_resolved(askers, key, expected)
         del history.pending_keys[key]
-        if all(map(is_dropped, answers)):  # Nobody can know.
+        if all(map(is_dropped, answers)):  # The outcome is unknown.
             client.record("next", None, start, None)
         else:
             first = next(answer for answer in answers if not is_dropped(answer))
@@ -399,13 +402,13 @@ def step_by_key(client: Client, plan: ClientPlan, askers: Sequence[Client]) -> N
 
 
 def ask_until_resolved(askers: Sequence[Client], key: str, expected: int | None) -> list[Answer]:
-    """Have them ask by a key until each has an answer that settles it; return those."""
+    """Have each client repeat a keyed step until it gets a definite answer; return those."""
     answers = Queue(askers[0].process.world)
 
     def ask(client: Client) -> None:
         random = client.process.world.random
         while (answer := client.exchange("next", expected, key)) is None or is_unresolved(answer):
-            # It may have been switched off, and others go on.
+            # The long pause is a client that was switched off meanwhile.
             if (seconds := random.choice((0.5, 6.0)) * random.random()) > 1.0:
                 client.close()
             client.pause(seconds)
@@ -417,24 +420,24 @@ def ask_until_resolved(askers: Sequence[Client], key: str, expected: int | None)
     ask(askers[0])
     found = [answers.get() for _ in askers]
     if len(askers) > 1:
-        # Those of who was answered long before the others would be closed as idle.
+        # A server may close as idle the connections of those answered early.
         for each in askers:
             each.close()
     return found
 
 
 def is_unresolved(answer: Answer) -> bool:
-    """Whether nothing is known yet of a step that was asked for by a key."""
+    """Whether an answer leaves the outcome of a keyed step open."""
     return answer.status == 503 or (answer.status == 409 and b'"outstanding"' in answer.body)
 
 
 def is_dropped(answer: Answer) -> bool:
-    """Whether the key is not kept any more."""
+    """Whether the key is no longer kept."""
     return answer.status == 409 and b'"dropped"' in answer.body
 
 
 def abandoner(client: Client, plan: ClientPlan) -> None:
-    """It asks, and is gone."""
+    """Step, and disconnect without waiting for the answer."""
     for _ in range(plan.requests):
         start = client.process.world.now
         client.socket.abandons = True
@@ -446,7 +449,7 @@ def abandoner(client: Client, plan: ClientPlan) -> None:
 
 
 def pipeliner(client: Client, plan: ClientPlan) -> None:
-    """It sends several requests at once; the answers come in their order."""
+    """Send several requests at once; their answers come in order."""
     random = client.process.world.random
     for _ in range(plan.requests):
         client.pipeline(
@@ -456,19 +459,17 @@ def pipeliner(client: Client, plan: ClientPlan) -> None:
 
 
 def splitter(client: Client, plan: ClientPlan) -> None:
-    """Its requests arrive in parts."""
     client.splits = True
     mixed(client, plan)
 
 
 def slow_reader(client: Client, plan: ClientPlan) -> None:
-    """It reads slowly."""
     client.buffer_size = 50
     mixed(client, plan)
 
 
 def crowd(client: Client, plan: ClientPlan) -> None:
-    """Many come at once, and once."""
+    """Many clients at once, with one request each."""
     for number in range(3 * plan.requests):
         one = Client(client.process, f"{client.name}.{number}", client.listeners, client.history)
         one.start(lambda one: one.ask("next"))
@@ -495,11 +496,10 @@ KINDS: Final[dict[str, Callable[..., None]]] = {
 
 
 KEYED: Final = frozenset({"keyed", "twins"})
-"""Those who ask by keys."""
+"""Kinds that use idempotency keys."""
 
 
 def request(endpoint: Endpoint, expected: int | None = None, key: str | None = None) -> bytes:
-    """The bytes of a request."""
     fields = b"" if expected is None else b'If-Match: "%d"\r\n' % expected
     if key is not None:
         fields += b'Idempotency-Key: "%b"\r\n' % key.encode()

@@ -1,9 +1,9 @@
-"""The simulated disk of a machine: files in the page cache, and what is on the disk of them.
+"""The simulated disk of a machine: files in the page cache, and their pages on the disk.
 
-What is written is in the cache, and dirty. A sync, or the kernel by itself, brings dirty pages to
-the disk. A sync that fails leaves them clean, on the disk or not, and the next one does not write_to_disk
-them. A power cut leaves some of the dirty pages whole, some torn, and some as they were before; and
-some of the names that were given since the folder was synced.
+A write makes pages in the cache dirty. A sync, or the kernel's write-back, writes dirty pages to
+the disk. A failed sync marks them clean whether they were written or not, and the next sync skips
+them. At a power cut, each dirty page is written, torn, or lost, and so are the latest changes of
+names since the last sync of the folder.
 """
 
 import errno
@@ -16,34 +16,34 @@ import greenlet
 from tests.simulation.world import Thread, World
 
 PAGE: Final = 512
-"""Bytes that are written together: a block of the file system, of which there are small ones."""
+"""Bytes per page and per write: a small block of a file system."""
 SECTOR: Final = 64
-"""Bytes of which a torn one has some."""
+"""Granularity of torn pages, bytes."""
 SHORT: Final = 1e-4
 
 
 class Inode:
-    """A file, by whichever name."""
+    """A file, under any name."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.cached = bytearray()
         self.on_disk = bytearray()
         self.dirty: set[int] = set()
-        """Pages that a sync is to write."""
+        """Pages that the next sync writes."""
         self.lost: set[int] = set()
-        """Pages that the kernel takes for written, and that are not."""
+        """Pages that the kernel believes to be written, but are not."""
         self.errors = 0
-        """Each who has it open is told of each, by its next sync."""
+        """Write errors; each open file reports new ones at its next sync."""
         self.maps = 0
-        """Mappings of it, whose pages the kernel does not drop."""
+        """Number of mappings; the kernel keeps mapped pages."""
         self.locks: dict[OpenFile, bool] = {}
-        """Who has an ``flock`` on it, and whether alone."""
+        """Holders of an ``flock``, and whether it is exclusive."""
         self.waiting: list[tuple[Thread, int]] = []
-        """Threads that wait for one."""
+        """Threads that wait for a lock."""
 
     def write(self, data: bytes, at: int) -> None:
-        """Write into the cache."""
+        """Write to the cache."""
         end = at + len(data)
         if len(self.cached) < at:
             self.cached.extend(bytes(at - len(self.cached)))
@@ -53,11 +53,11 @@ class Inode:
         self.lost.difference_update(pages)
 
     def truncate(self, size: int) -> None:
-        """Cut short, on the disk as well: who does that here asks for no order."""
+        """Truncate the file, on the disk too: no caller depends on the order."""
         del self.cached[size:], self.on_disk[size:]
 
     def write_to_disk(self, page: int, size: int = PAGE) -> None:
-        """Bring a page to the disk, or its first bytes."""
+        """Write a page to the disk, or its first ``size`` bytes."""
         start = page * PAGE
         data = self.cached[start : start + size]
         if len(self.on_disk) < start:
@@ -66,20 +66,20 @@ class Inode:
 
 
 class OpenFile:
-    """What a descriptor stands for."""
+    """An open file description."""
 
     def __init__(self, inode: Inode) -> None:
         self.inode = inode
         self.errors = inode.errors
-        """Those that it was told of."""
+        """How many errors were reported here."""
 
 
 class Disk:
-    """A disk, with one folder.
+    """A disk with one folder.
 
     Args:
-        world: where it is.
-        host: whose, for the trace.
+        world: provides time and chance.
+        host: its machine's name in the trace.
     """
 
     def __init__(self, world: World, host: str) -> None:
@@ -88,36 +88,36 @@ class Disk:
         self.names: dict[str, Inode] = {}
         self.is_full = False
         self.is_denied = False
-        """Whether processes lack the right to the folder; what they have open they use on."""
+        """Whether the folder is inaccessible; open files stay usable."""
         self.has_no_descriptors = False
-        """Whether nothing more can be opened."""
+        """Whether opening any file fails."""
         self.failing_reads = 0.0
         self.failing_syncs = 0.0
-        """The share of syncs that fail."""
+        """Share of syncs that fail."""
         self.failing_writes = 0.0
         self.failing_next_syncs = 0
-        """So many syncs fail, those that come next."""
+        """How many of the next syncs fail."""
         self.is_lying = False
-        """Whether it says that it has synced what it has not."""
+        """Whether syncs report success without writing."""
         self.has_lied = False
-        """Since the power was there."""
+        """Whether any did since the last boot."""
         self.write_back_fails = True
-        """Whether the kernel's own writing fails like a sync; nobody hears of that without one."""
+        """Whether write-back fails as often as syncs; only a later sync reports that."""
         self.sync_seconds = 1e-3
-        """How long a sync takes at the most, mostly."""
+        """Longest usual duration of a sync."""
         self.failures = 0
-        """How often it has failed."""
+        """Number of failed writes and syncs."""
         self._durable: dict[str, Inode] = {}
         self._renamed: list[dict[str, Inode | None]] = []
-        """What has changed in the names since these were synced, in order."""
+        """Changes of names since the last sync of the folder, in order."""
         self._number = 1
         self._scheduled: list[tuple[int, Callable[[], object]]] = []
         self._calls = 0
 
-    # What a process asks for.
+    # Called by processes.
 
     def pause(self, seconds: float) -> None:
-        """Have the calling thread take up to so long; it may be killed meanwhile."""
+        """Block the calling thread up to so long; it may be killed meanwhile."""
         if not isinstance(greenlet.getcurrent(), Thread):
             return
         self._calls += 1
@@ -126,20 +126,20 @@ class Disk:
             _, action = self._scheduled.pop(0)
             self.world.after(seconds * random(), None, action)
         elif seconds < SHORT and random() < 0.8:
-            return  # Most of the time nothing else happens meanwhile.
+            return  # Usually nothing else happens meanwhile.
         self.world.park(seconds * random())
 
     def after_calls(self, number: int, action: Callable[[], object]) -> None:
-        """Have ``action`` happen in the middle of the call that comes as the nth from now on."""
+        """Schedule ``action`` in the middle of the nth call from now."""
         self._scheduled.append((self._calls + number, action))
         self._scheduled.sort(key=lambda each: each[0])
 
     def cancel_actions(self) -> None:
-        """Have nothing happen in the middle of a call."""
+        """Cancel all actions of ``after_calls``."""
         self._scheduled.clear()
 
     def open(self, name: str, flags: int) -> OpenFile:
-        """Open a file, or make it."""
+        """Open or create a file."""
         inode = self.find(name)
         if self.has_no_descriptors:
             raise error(errno.ENFILE)
@@ -157,7 +157,7 @@ class Disk:
         """Look a name up in the folder.
 
         Raises:
-            PermissionError: the process lacks the right to the folder.
+            PermissionError: the folder is inaccessible.
         """
         self.pause(1e-5)
         if self.is_denied:
@@ -171,17 +171,17 @@ class Disk:
         return bytes(file.inode.cached[at : at + size])
 
     def maybe_fail_read(self) -> None:
-        """Raise the error of a read that fails, if it does."""
+        """Fail with the chance ``failing_reads``."""
         if self.failing_reads and self.world.random.random() < self.failing_reads:
-            self.world.log(self.host, "fails in a read")
+            self.world.log(self.host, "fails a read")
             raise error(errno.EIO)
 
     def write(self, file: OpenFile, data: bytes, at: int) -> int:
-        """Write into the cache; return how many bytes there was room for."""
+        """Write to the cache; return how many bytes fitted on the disk."""
         self.pause(2e-5)
         if self.failing_writes and self.world.random.random() < self.failing_writes:
             self.failures += 1
-            self.world.log(self.host, "fails in a write")
+            self.world.log(self.host, "fails a write")
             raise error(errno.EIO)
         if self.is_full:
             size = len(file.inode.cached)
@@ -192,7 +192,7 @@ class Disk:
         return len(data)
 
     def sync(self, file: OpenFile) -> None:
-        """Bring what is dirty of a file to the disk."""
+        """Write the dirty pages of a file to the disk."""
         random = self.world.random.random
         self.pause(min(3.0, self.sync_seconds * (100 if random() < 0.01 else 1)))
         inode = file.inode
@@ -202,7 +202,7 @@ class Disk:
         if fails and inode.dirty:
             self.failing_next_syncs -= self.failing_next_syncs > 0
             self.failures += 1
-            self.world.log(self.host, f"fails in a sync of {self._name_of(inode)}")
+            self.world.log(self.host, f"fails a sync of {self._name_of(inode)}")
             self._fail_write_back(inode)
         if inode.errors > file.errors:
             file.errors = inode.errors
@@ -213,7 +213,7 @@ class Disk:
         for page in sorted(inode.dirty):
             inode.write_to_disk(page)
         inode.dirty.clear()
-        # As file systems do that have a journal: a file that is new gets its name with it.
+        # Journaling file systems write the name of a new file with its first sync.
         for name, each in self.names.items():
             if each is inode and self._durable.get(name) is not inode:
                 self.sync_names()
@@ -223,19 +223,19 @@ class Disk:
         return next((name for name, each in self.names.items() if each is inode), "a file")
 
     def sync_names(self) -> None:
-        """Bring the names to the disk."""
+        """Write the names to the disk."""
         self._durable = dict(self.names)
         self._renamed.clear()
 
     def rename(self, change: dict[str, Inode | None]) -> None:
-        """Change what names mean, all at once."""
+        """Change names atomically; None removes one."""
         self._renamed.append(change)
         apply(change, self.names)
 
-    # What happens to it.
+    # Faults.
 
     def _fail_write_back(self, inode: Inode) -> None:
-        """Fail to write what is dirty."""
+        """Lose some dirty pages, mark all clean, and note the error."""
         random = self.world.random.random
         for page in sorted(inode.dirty):
             if random() < 0.5:
@@ -246,7 +246,7 @@ class Disk:
         inode.errors += 1
 
     def restore(self) -> None:
-        """Take all from now on, and tell nobody any more of what has failed."""
+        """End all faults, and forget unreported errors."""
         self.is_full = self.is_denied = self.has_no_descriptors = False
         self.failing_reads = self.failing_syncs = self.failing_writes = self.failing_next_syncs = 0
         self.sync_seconds = 1e-3
@@ -254,7 +254,7 @@ class Disk:
             inode.errors = 0
 
     def write_back(self) -> None:
-        """What the kernel does now and then: write some pages, and drop some that it can read."""
+        """Write some dirty pages, as the kernel does periodically."""
         random = self.world.random.random
         for inode in self.names.values():
             if inode.dirty and random() < 0.5:
@@ -268,7 +268,7 @@ class Disk:
                         inode.dirty.discard(page)
 
     def drop_lost_pages(self, names: Iterable[str]) -> None:
-        """Read from the disk again what the kernel takes for written: it is old there."""
+        """Drop lost pages from the cache: the disk has older contents."""
         for name in names:
             inode = self.names.get(name)
             if inode is None or inode.maps:
@@ -281,9 +281,9 @@ class Disk:
             inode.lost.clear()
 
     def cut_power(self) -> None:
-        """Lose what is not on the disk, or most of it. Nobody has anything open any more."""
+        """Lose most of what is not on the disk. All processes have ended."""
         random = self.world.random
-        self.world.log(self.host, "has no power")
+        self.world.log(self.host, "loses power")
         self.has_lied = False
         for change in self._renamed[: random.randint(0, len(self._renamed))]:
             apply(change, self._durable)
@@ -301,11 +301,11 @@ class Disk:
             inode.errors = inode.maps = 0
 
     def snapshot(self) -> dict[str, bytes]:
-        """All files, as they are read now."""
+        """Return all files as in the cache."""
         return {name: bytes(inode.cached) for name, inode in self.names.items()}
 
     def put(self, name: str, data: bytes | None) -> None:
-        """Have a file as a person puts it there, durably; None: without it."""
+        """Write a file durably, as an operator does; None: remove it."""
         if data is None:
             self.rename({name: None})
         else:
@@ -317,7 +317,6 @@ class Disk:
 
 
 def apply(change: dict[str, Inode | None], names: dict[str, Inode]) -> None:
-    """Change names."""
     for name, inode in change.items():
         if inode is None:
             names.pop(name, None)
@@ -326,5 +325,4 @@ def apply(change: dict[str, Inode | None], names: dict[str, Inode]) -> None:
 
 
 def error(number: int) -> OSError:
-    """As the system raises it."""
     return OSError(number, os.strerror(number))

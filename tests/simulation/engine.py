@@ -1,8 +1,8 @@
-"""What all simulated engines have: servers, sessions with them, and how a client waits for a reply.
+"""The common part of simulated engines: servers, and sessions of clients with them.
 
-A session is a connection of one process to one server. A request arrives, is done in one moment,
-and the reply is sent; each of these can be late, held by a cut, or lost. What is sent before a
-process closes its end, or ends, arrives nevertheless: the kernel sends it again and again.
+A session is a connection of a process to a server. A request is executed at one instant; the
+request and its reply can be late, held by a cut, or lost. Data sent before a process closes its
+end, or ends, still arrives: the kernel retransmits it.
 """
 
 from collections import deque
@@ -16,31 +16,32 @@ from tests.simulation.world import Thread, World
 
 
 class LinkFaults:
-    """How badly sessions are treated: shares of the questions, from 0 to 1."""
+    """Faults of all sessions, as shares of the requests from 0 to 1."""
 
     def __init__(self) -> None:
         self.lost_request = 0.0
         self.late_request = 0.0
-        """It arrives up to 20 s later, on a connection that is mostly closed by then."""
+        """Delayed by up to 20 s; usually the client has closed the connection by then."""
         self.lost_reply = 0.0
         self.late_reply = 0.0
-        """It arrives up to 2.5 s later, and what comes behind it waits for it."""
+        """Delayed by up to 2.5 s, with all that follows it."""
         self.trickling = 0.0
-        """The reply comes in parts, over seconds, where it is bytes."""
+        """A reply of bytes arrives in parts, over seconds."""
         self.reset = 0.0
-        """The connection breaks behind the request, which arrives."""
+        """The connection breaks right after the request, which arrives."""
 
     def any_faults(self) -> bool:
-        """Whether there are any."""
+        """Whether any fault of requests or replies is active."""
         return bool(self.lost_request or self.late_request or self.lost_reply or self.reset)
 
 
 class EngineServer:
-    """A server of an engine, on a machine of its own.
+    """A server of an engine, on its own machine.
 
     Args:
-        network: through which it is asked.
-        name: its host.
+        network: the network of its clients.
+        name: its host name.
+        link_faults: faults of its sessions.
     """
 
     def __init__(self, network: Network, name: str, link_faults: LinkFaults) -> None:
@@ -49,20 +50,20 @@ class EngineServer:
         self.name = name
         self.link_faults = link_faults
         self.exists = True
-        """Whether there is such a machine; it may come later."""
+        """Whether the machine has been installed already."""
         self.is_up = True
         self.is_stopped = False
         self.sessions: list[Session] = []
         self.clock = 0.0
-        """By how much its clock is off, seconds."""
+        """Clock error, seconds."""
         self._held: deque[tuple[Session, Any]] = deque()
 
     def log(self, what: str) -> None:
-        """Write a line into the trace."""
+        """Write a line to the trace."""
         self.world.log(self.name, what)
 
     def arrived(self, session: "Session", request: Any) -> None:
-        """Take a request in, as soon as it runs."""
+        """Receive a request; execute it unless the server is stopped."""
         if session.is_over:
             pass
         elif self.is_stopped:
@@ -71,13 +72,13 @@ class EngineServer:
             self.take(session, request)
 
     def take(self, session: "Session", request: Any) -> None:
-        """Do what is asked, and reply."""
+        """Execute a request and reply."""
         raise NotImplementedError
 
-    # What happens to it.
+    # Faults.
 
     def kill(self) -> None:
-        """It ends, and comes back by ``start``."""
+        """Crash; ``start`` restarts it."""
         if self.is_up:
             self.log("is killed")
             self.is_up = False
@@ -87,20 +88,20 @@ class EngineServer:
             self.sessions.clear()
 
     def start(self) -> None:
-        """It is there again, with what its disk has."""
+        """Restart from the disk."""
         if self.exists and not self.is_up:
             self.log("is up again")
             self.is_up = True
             self.is_stopped = False
 
     def stop(self) -> None:
-        """As SIGSTOP does."""
+        """Stop as by SIGSTOP."""
         if self.is_up and not self.is_stopped:
             self.log("is stopped")
             self.is_stopped = True
 
     def resume(self) -> None:
-        """As SIGCONT does."""
+        """Continue as by SIGCONT."""
         if self.is_stopped:
             self.log("is resumed")
             self.is_stopped = False
@@ -111,31 +112,31 @@ class EngineServer:
 
 
 class Session:
-    """A connection of ``process`` to ``server``: ``ask`` blocks the calling thread.
+    """A connection of ``process`` to ``server``. ``ask`` blocks the calling thread.
 
     Args:
-        connect_seconds: how long it may take to be made.
+        connect_seconds: connect timeout.
 
     Raises:
-        ConnectionError: nobody listens there.
-        TimeoutError: nothing is heard from there.
+        ConnectionError: the server refused the connection.
+        TimeoutError: the server did not respond.
     """
 
     def __init__(self, process: Process, server: EngineServer, connect_seconds: float) -> None:
         self.process = process
         self.server = server
         self.is_over = False
-        """Whether the server has closed its end: what arrives is not done any more."""
+        """Whether the server has closed its end: later requests are ignored."""
         self.is_lost = False
-        """Whether nothing gets through any more, and nobody knows."""
+        """Whether the connection is silently broken."""
         self.closed = False
         """Whether the client has closed its end."""
         self.name = ""
-        """By which the client calls itself."""
+        """The application name that the client sent."""
         self.written_offset = 0
-        """Up to where the server has changed by what was asked here."""
+        """The server's offset after the last write of this session."""
         self.client_closed = False
-        """Whether the server knows that."""
+        """Whether the server has noticed that the client closed its end."""
         self._parts: dict[int, bytes] = {}
         self._part = 0
         self._replies: deque[Any] = deque()
@@ -153,14 +154,14 @@ class Session:
         if self.is_lost:
             pass
         elif piece is None:
-            # A server that is at something goes on with it.
+            # A request in progress is completed.
             if self in server.sessions:
                 server.sessions.remove(self)
                 self.client_closed = True
         elif piece is not self:
             server.arrived(self, piece)
         elif server.is_up:
-            # The kernel does, also of one that is stopped.
+            # The kernel accepts connections even of a stopped process.
             server.sessions.append(self)
             self._to_client.send(self)
         else:
@@ -168,12 +169,12 @@ class Session:
             self._to_client.send(ConnectionRefusedError("connection refused"))
 
     def reply(self, reply: Any) -> None:
-        """Send something to the client."""
+        """Send a reply, subject to link faults."""
         if self.is_over or self.is_lost:
             return
         link_faults = self.server.link_faults
         if link_faults.lost_reply and self._chance(link_faults.lost_reply):
-            self.server.log(f"replies to {self.process}, which is lost")
+            self.server.log(f"replies to {self.process}: the reply is lost")
             self.is_lost = True
         elif (
             link_faults.trickling
@@ -190,7 +191,7 @@ class Session:
             self._to_client.send(reply, 2.5 * self.process.world.random.random() if late else 0.0)
 
     def _trickle(self, number: int, part: bytes) -> None:
-        """Send the parts in their order, whenever each is there."""
+        """Send the parts in order."""
         self._parts[number] = part
         while self._part in self._parts:
             if part := self._parts.pop(self._part):
@@ -198,7 +199,7 @@ class Session:
             self._part = (self._part + 1) % 8
 
     def reset(self) -> None:
-        """The server's end is closed."""
+        """Close the server's end."""
         if not self.is_over:
             self.is_over = True
             if self in self.server.sessions:
@@ -219,10 +220,10 @@ class Session:
             self.process.world.wake(*waiting)
 
     def send(self, request: Any) -> None:
-        """Send a request.
+        """Send a request, subject to link faults.
 
         Raises:
-            ConnectionError: the connection is known to be of no use.
+            ConnectionError: the connection is known to be broken.
         """
         self._raise_if_over()
         server = self.server
@@ -230,19 +231,23 @@ class Session:
         world = self.process.world
         if link_faults.any_faults():
             if self._chance(link_faults.lost_request):
-                world.log(self.process.name, f"asks {server.name}, which is lost")
+                world.log(self.process.name, f"sends a request to {server.name}: it is lost")
                 self.is_lost = True
                 return
             if self._chance(link_faults.late_request):
                 seconds = 20 * world.random.random()
                 world.log(
-                    self.process.name, f"asks {server.name}, which arrives {seconds:.3f} s late"
+                    self.process.name,
+                    f"sends a request to {server.name}: it will be {seconds:.3f} s late",
                 )
                 self.is_lost = True
                 world.after(seconds, None, self._arrive_late, request)
                 return
             if self._chance(link_faults.reset):
-                world.log(self.process.name, f"asks {server.name}, and the connection breaks")
+                world.log(
+                    self.process.name,
+                    f"sends a request to {server.name}, and the connection breaks",
+                )
                 self._to_server.send(request)
                 self._arrive_at_client(ConnectionResetError("connection reset by peer"))
                 return
@@ -250,15 +255,15 @@ class Session:
 
     def _arrive_late(self, request: Any) -> None:
         if not self.is_over:
-            self.server.log(f"is asked what {self.process} has asked long ago")
+            self.server.log(f"receives a late request of {self.process}")
             self.server.arrived(self, request)
 
     def receive(self, timeout: float) -> Any:
-        """The next reply.
+        """Wait for the next reply.
 
         Raises:
-            ConnectionError: the connection has ended.
-            TimeoutError: nothing has come in so many seconds.
+            ConnectionError: the connection is closed.
+            TimeoutError: no reply arrived within ``timeout`` seconds.
         """
         if not self._replies:
             thread = greenlet.getcurrent()
@@ -274,7 +279,7 @@ class Session:
         if self._replies and isinstance(self._replies[0], ConnectionError):
             raise type(self._replies[0])(*self._replies[0].args)
         if self.closed:
-            raise ConnectionAbortedError("it is closed")
+            raise ConnectionAbortedError("the connection is closed")
 
     def ask(self, request: Any, timeout: float) -> Any:
         """Send a request and wait for its reply; see ``send`` and ``receive``."""
@@ -282,11 +287,11 @@ class Session:
         return self.receive(timeout)
 
     def has_input(self) -> bool:
-        """Whether anything has arrived that was not received, such as the end."""
+        """Whether a reply or the end of the connection waits to be received."""
         return bool(self._replies)
 
     def close(self) -> None:
-        """Let go of it; what was sent before arrives nevertheless."""
+        """Close the client's end; data already sent still arrives."""
         if not self.closed:
             self.closed = True
             self._to_server.send(None)

@@ -1,4 +1,4 @@
-"""Defects of what steps an engine, and of what answers requests."""
+"""Defects to plant in the shared stepper, the engine stores, and the HTTP protocol."""
 
 from typing import Final
 
@@ -23,7 +23,7 @@ KEYED: Final = ("keyed",)
 NOT_POLLED: Final = Bug(
     EngineStore, "_has_changed", "return not link.is_as_it_was()", "return False"
 )
-"""Settings are polled each second, too, so that few seeds find what a reply lacks alone."""
+"""The poll of settings each second hides most effects of a reply without its basis."""
 
 ENGINE_BUGS: Final = {
     "acknowledges_before_the_commit": Bug(

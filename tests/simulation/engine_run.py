@@ -1,4 +1,4 @@
-"""A run with an engine: its nodes, and what can happen to them and to it."""
+"""A run of nodes on an engine, and their faults."""
 
 import random
 from functools import partial
@@ -16,7 +16,7 @@ WEEKS: Final = 7 * 24 * 3600.0
 
 
 class Node:
-    """A machine with a server on it, that is started again whenever it ends."""
+    """A machine with a server, which is restarted whenever it ends."""
 
     def __init__(self, run: "EngineRun", number: int) -> None:
         self.name = f"node{number}"
@@ -29,11 +29,10 @@ class Node:
 
     @property
     def process(self) -> Process:
-        """The one that runs, or that has ended last."""
+        """The current process of the server, or the last one."""
         return self.server.process
 
     def start(self) -> None:
-        """Start a server."""
         self.lives += 1
         run = self.run
         process = Process(run.world, f"{self.name}.{self.lives}", self.name, self.clock)
@@ -49,8 +48,6 @@ class Node:
 
 
 class EngineRun(Run):
-    """A run of several nodes."""
-
     def __init__(self, plan: Plan, *, tracing: bool) -> None:
         super().__init__(plan, tracing=tracing)
         self.cluster = engines.CLUSTERS[plan.store](
@@ -72,7 +69,7 @@ class EngineRun(Run):
         self.cluster.restore()
 
     def fault(self, plan: FaultPlan) -> Fault:
-        """What begins a fault, and what ends it."""
+        """Return the calls that begin and end a fault."""
         world, network, cluster = self.world, self.network, self.cluster
         chance = random.Random(plan.chance)
         node = self.nodes[plan.target % len(self.nodes)]
@@ -147,11 +144,11 @@ class EngineRun(Run):
 
                 def jump() -> None:
                     index = cluster.index()
-                    # Past the largest a server serves nothing.
+                    # Servers do not start above the maximum.
                     higher = min(chance.randint(1, 9), self.plan.max_index - index)
                     if higher <= 0:
                         return
-                    world.log("person", f"raises the index from {index} to {index + higher}")
+                    world.log("operator", f"raises the index from {index} to {index + higher}")
                     self.history.skip_indexes(world.now, higher)
                     cluster.raise_index(index + higher)
 
@@ -159,7 +156,7 @@ class EngineRun(Run):
             case "remove_records":
 
                 def forget() -> None:
-                    world.log("person", "removes all records")
+                    world.log("operator", "removes all records")
                     cluster.remove_records()
 
                 return forget, nothing

@@ -1,4 +1,4 @@
-"""The engines as a run has them: one of each kind, with what can happen to it."""
+"""The engine of a run: a cluster of servers with one sequence, and its faults."""
 
 import random
 import uuid
@@ -33,21 +33,21 @@ RECORDS: Final = "fibcore/default//node/"
 
 
 class Cluster:
-    """An engine of a run, with one sequence in it."""
+    """An engine with one sequence."""
 
     servers: dict[str, EngineServer]
     faults: tuple[str, ...] = ()
-    """What can happen to it alone: names of methods that take the chance and return a ``Fault``."""
+    """Names of methods that take a random generator and return a ``Fault``."""
 
     def __init__(self) -> None:
         self.link_faults = LinkFaults()
 
     def new_opener(self) -> EngineOpener:
-        """What a node has of it."""
+        """Create an opener with the addresses that a node is configured with."""
         raise NotImplementedError
 
     def opener(self, process: Process, max_keys: int) -> EngineOpener:
-        """What a node opens in ``process``."""
+        """Create the opener of a node in ``process``, on simulated time."""
         random = process.world.random
         opener = self.new_opener()
         opener.max_keys = max_keys
@@ -56,19 +56,19 @@ class Cluster:
         return opener
 
     def index(self) -> int:
-        """Where the sequence stands."""
+        """Return the current index."""
         raise NotImplementedError
 
     def raise_index(self, index: int) -> None:
-        """Raise it by hand, which drops all keys."""
+        """Set a higher index, as an operator; drops all keys."""
         raise NotImplementedError
 
     def remove_records(self) -> None:
-        """Remove all records by hand."""
+        """Remove all records, as an operator."""
         raise NotImplementedError
 
     def restore(self) -> None:
-        """Have all be as it should, behind faults."""
+        """Start and resume all servers, and heal all links."""
         hosts = self.hosts()
         for each in self.servers.values():
             each.start()
@@ -77,12 +77,12 @@ class Cluster:
                 each.network.heal(each.name, other)
 
     def hosts(self) -> list[str]:
-        """Of its servers."""
+        """Return the hosts of its servers."""
         return sorted(self.servers)
 
 
 def isolate_successor(old: EngineServer, new: EngineServer, chance: random.Random) -> float:
-    """Mostly cut the way from a primary to who takes over; return in how many seconds it does."""
+    """Usually cut replication to the successor; return the seconds until it takes over."""
     seconds = chance.choice((1.0, 6.0)) * chance.random()
     if chance.random() < 0.7:
         old.network.cut(old.name, new.name)
@@ -126,7 +126,7 @@ class EtcdCluster(Cluster):
         self.etcd.remove(RECORDS)
 
     def election(self, chance: random.Random) -> Fault:
-        """There is no leader for a while."""
+        """The cluster has no leader for a while."""
         world, seconds = self.etcd.world, 3 * chance.random()
 
         def begin() -> None:
@@ -135,13 +135,13 @@ class EtcdCluster(Cluster):
         return begin, lambda: None
 
     def no_permission(self, chance: random.Random) -> Fault:  # noqa: ARG002
-        """Rights are taken away, and given back."""
+        """The user's permissions are revoked, then granted again."""
         return partial(setattr, self.etcd, "allowed", False), partial(
             setattr, self.etcd, "allowed", True
         )
 
     def no_space(self, chance: random.Random) -> Fault:  # noqa: ARG002
-        """There is no space left for a while."""
+        """The quota is exhausted for a while."""
         return partial(self._fill, True), partial(self._fill, False)
 
     def _fill(self, full: bool) -> None:
@@ -149,7 +149,7 @@ class EtcdCluster(Cluster):
 
 
 class RedisCluster(Cluster):
-    """One Redis, or one with a replica that it waits for."""
+    """One Redis, alone or with a replica."""
 
     def __init__(
         self,
@@ -222,26 +222,26 @@ class RedisCluster(Cluster):
         return begin, end
 
     def no_permission(self, chance: random.Random) -> Fault:
-        """Rights to some commands are taken away, and given back."""
+        """Permissions for some commands are revoked, then granted again."""
         commands = (b"HSET", b"HDEL", b"EVALSHA", b"HGET", b"ROLE", b"SCRIPT")
         return self._deny(*chance.sample(commands, chance.randint(1, 3)))
 
     def no_permission_for_keys(self, chance: random.Random) -> Fault:  # noqa: ARG002
-        """To the command that drops them alone."""
+        """Only the command that drops keys is denied."""
         return self._deny(b"HDEL")
 
     def no_permission_for_time(self, chance: random.Random) -> Fault:  # noqa: ARG002
-        """There is no right to the clock."""
+        """Only the command that reads the clock is denied."""
         return self._deny(b"TIME")
 
     def power_cut(self, chance: random.Random) -> Fault:  # noqa: ARG002
-        """The machine of the primary loses its power, and what was not synced."""
+        """The primary's machine loses power, and with it all unsynced data."""
         killed: list[Redis] = []
 
         def begin() -> None:
             killed.append(self.primary)
             if self.variant == "replicated":
-                # What is synced is on its replica, too, which is the one that counts.
+                # Its synced data is what its replica also has.
                 self.primary.kill()
             else:
                 self.primary.lose_power()
@@ -249,7 +249,7 @@ class RedisCluster(Cluster):
         return begin, lambda: killed[0].start()
 
     def handover(self, chance: random.Random) -> Fault:
-        """A person has the replica take over, and keeps the clients of the old primary."""
+        """An operator promotes the replica; clients of the old primary stay connected."""
 
         def begin() -> None:
             old = self.primary
@@ -261,7 +261,7 @@ class RedisCluster(Cluster):
             self.primary = new
             self.servers["redis"] = new
             if chance.random() < 0.7:
-                # The old one is behind for a while, and answers those who are still connected.
+                # The old primary lags behind for a while, and still answers its clients.
                 network = old.network
                 network.cut(new.name, old.name)
                 old.world.after(2 * chance.random(), None, network.heal, new.name, old.name)
@@ -269,7 +269,7 @@ class RedisCluster(Cluster):
         return begin, self.restore
 
     def failover(self, chance: random.Random) -> Fault:
-        """The replica takes over; the old primary becomes its replica a while later."""
+        """The replica takes over; later the old primary becomes its replica."""
         world = self.primary.world
         is_over: list[bool] = []
 
@@ -304,7 +304,7 @@ class RedisCluster(Cluster):
 
 
 class PostgresqlCluster(Cluster):
-    """One PostgreSQL, or one with a synchronous standby."""
+    """One PostgreSQL, alone or with a synchronous standby."""
 
     def __init__(
         self, network: Network, chance: random.Random, variant: str, *, predates_keys: bool
@@ -316,7 +316,7 @@ class PostgresqlCluster(Cluster):
         self.servers = {"pg0": self.primary}
         self.faults = ("no_permission", "no_permission_for_keys", "table_renamed")
         self.standby_is_missing = variant == "standby attached later"
-        """Whether there is none yet."""
+        """Whether the standby is still to be attached."""
         if variant != "alone":
             standby = Postgresql(network, "pg1", self.link_faults, self.primary.base)
             self.servers["pg1"] = standby
@@ -330,7 +330,7 @@ class PostgresqlCluster(Cluster):
         chance.shuffle(self._hosts)
 
     def new_opener(self) -> EngineOpener:
-        # Each process tries them in an order of its own.
+        # Each process tries the hosts in another order.
         self._hosts.append(self._hosts.pop(0))
         return PostgresqlOpener(f"postgresql://{','.join(self._hosts)}/fib", "default")
 
@@ -355,15 +355,15 @@ class PostgresqlCluster(Cluster):
         )
 
     def no_permission(self, chance: random.Random) -> Fault:  # noqa: ARG002
-        """Rights are taken away, and given back."""
+        """The user's permissions are revoked, then granted again."""
         return self._toggle("denied")
 
     def no_permission_for_keys(self, chance: random.Random) -> Fault:  # noqa: ARG002
-        """Those to the table of keys alone."""
+        """Only permissions for the table of keys are revoked."""
         return self._toggle("denied_keys")
 
     def table_renamed(self, chance: random.Random) -> Fault:  # noqa: ARG002
-        """A table is renamed, and renamed back."""
+        """A table is renamed, then renamed back."""
         return self._toggle("table_renamed")
 
     def _toggle(self, name: str) -> Fault:
@@ -374,15 +374,15 @@ class PostgresqlCluster(Cluster):
         return partial(set_all, True), partial(set_all, False)
 
     def failover_after_cancel(self, chance: random.Random) -> Fault:
-        """Before it, somebody has lost patience with what waits for the standby."""
+        """Before the failover, an operator cancels commits that wait for the standby."""
         return self.failover(chance, "cancel")
 
     def failover_after_crash(self, chance: random.Random) -> Fault:
-        """Before it, the primary crashes and is there again."""
+        """Before the failover, the primary crashes and restarts."""
         return self.failover(chance, "crash")
 
     def failover(self, chance: random.Random, before: str = "") -> Fault:
-        """The standby takes over; the old primary becomes its standby a while later."""
+        """The standby takes over; later the old primary becomes its standby."""
         world = self.primary.world
         is_over: list[bool] = []
 
@@ -415,7 +415,7 @@ class PostgresqlCluster(Cluster):
         return begin, end
 
     def standby_attached(self, chance: random.Random) -> Fault:  # noqa: ARG002
-        """A synchronous standby is set while nodes are connected."""
+        """A synchronous standby is attached while nodes are connected."""
 
         def begin() -> None:
             if self.standby_is_missing:
@@ -435,14 +435,7 @@ class PostgresqlCluster(Cluster):
 
 
 class ClusterFactory(Protocol):
-    """Makes an engine.
-
-    Args:
-        network: through which it is asked.
-        chance: decides what is left open.
-        variant: of it; see ``plan.VARIANTS``.
-        predates_keys: whether the sequence in it is from a version that kept no keys.
-    """
+    """Creates a cluster; see ``plan.Plan`` for the last two arguments."""
 
     def __call__(
         self, network: Network, chance: random.Random, variant: str, *, predates_keys: bool

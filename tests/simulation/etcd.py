@@ -1,8 +1,7 @@
-"""A simulated cluster of etcd: its gateway, over keys with revisions.
+"""A simulated etcd cluster: its JSON gateway over keys with revisions.
 
-What most members have agreed on is one state, which each member comes to have a little later. The
-client is the product's whole one, with the standard library's ``http.client``, over a socket that
-is a session.
+The majority's state is shared; each member applies it a little later. The client is the product's,
+with the standard library's ``http.client`` over a session in place of a socket.
 """
 
 import base64
@@ -22,19 +21,20 @@ NO_RIGHT: Final = (403, {"error": "etcdserver: permission denied", "code": 7})
 
 
 class Value(NamedTuple):
-    """A key's."""
+    """The value of a key."""
 
     value: str
-    """As it is in JSON."""
+    """In base64, as in JSON."""
     revision: int
 
 
 class Etcd:
-    """The cluster: what its members have agreed on.
+    """The cluster, with the state that its members have agreed on.
 
     Args:
-        network: through which they are asked, and ask each other.
-        count: of its members.
+        network: the network of its clients and members.
+        link_faults: faults of its sessions.
+        count: number of members.
     """
 
     def __init__(self, network: Network, link_faults: LinkFaults, count: int = 3) -> None:
@@ -47,18 +47,18 @@ class Etcd:
             Member(network, f"etcd{number}", link_faults, self) for number in range(count)
         ]
         self.is_full = False
-        """Whether there is no space for more: writes are refused."""
+        """Whether the quota is exhausted: writes are rejected."""
         self.overflows = False
-        """Whether the next one is done nevertheless: see quotaApplierV3 in etcd's apply.go."""
+        """Whether the next rejected write is applied anyway (quotaApplierV3 in etcd's apply.go)."""
         self.allowed = True
         """Whether the user may read and write."""
         self._history: list[tuple[float, dict[str, Value]]] = []
-        """What there was from when on."""
+        """The keys after each change, and when."""
         self.leaderless_until = 0.0
-        """While a leader is elected nothing is agreed on."""
+        """The end of an election, during which nothing is agreed on."""
 
     def apply_locally(self, request: dict[str, Any], lag: float) -> tuple[int, dict[str, Any]]:
-        """What a member says by itself, that is so much behind."""
+        """Execute a request on the state of a member that is ``lag`` seconds behind."""
         now, self.keys = self.keys, self._keys_at(self.world.now - lag)
         try:
             return self.apply("kv/txn", request)
@@ -69,7 +69,7 @@ class Etcd:
         return next((keys for began, keys in reversed(self._history) if began <= when), {})
 
     def has_quorum(self, member: "Member") -> bool:
-        """Whether ``member`` and those that it reaches are most of them."""
+        """Whether ``member`` reaches a majority, including itself."""
         reached = [
             each
             for each in self.members
@@ -84,17 +84,17 @@ class Etcd:
         return 2 * len(reached) > len(self.members)
 
     def put(self, key: str, text: str) -> None:
-        """Write, as somebody does by hand."""
+        """Write a key, as an operator does."""
         self.revision += 1
         self.keys[encoded(key)] = Value(encoded(text), self.revision)
 
     def text(self, key: str) -> str | None:
-        """What a key has."""
+        """Return the value of a key."""
         value = self.keys.get(encoded(key))
         return None if value is None else base64.b64decode(value.value).decode()
 
     def remove(self, folder: str) -> None:
-        """Remove all keys that begin so, as somebody does by hand."""
+        """Remove all keys with this prefix, as an operator does."""
         self.revision += 1
         for key in [
             each for each in self.keys if base64.b64decode(each).startswith(folder.encode())
@@ -102,7 +102,7 @@ class Etcd:
             del self.keys[key]
 
     def apply(self, what: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Do what the members have agreed on."""
+        """Execute a request that the members have agreed on."""
         if not self.allowed:
             return NO_RIGHT
         if what == "kv/range":
@@ -120,17 +120,17 @@ class Etcd:
         if any("request_put" in each or "request_delete_range" in each for each in branch):
             self.revision += 1
         revision = self.revision
-        responses = [self._do(each) for each in branch]
+        responses = [self._execute(each) for each in branch]
         if revision != self._recorded_revision:
             self._recorded_revision = revision
             self._history.append((self.world.now, dict(self.keys)))
-        said: dict[str, Any] = {"header": self._header(), "responses": responses}
+        body: dict[str, Any] = {"header": self._header(), "responses": responses}
         if held:
-            said["succeeded"] = True
+            body["succeeded"] = True
         if self.is_full and puts:
             self.overflows = False
             return NO_SPACE
-        return 200, said
+        return 200, body
 
     def _header(self) -> dict[str, str]:
         return {"revision": str(self.revision)}
@@ -142,7 +142,7 @@ class Etcd:
         assert compare["target"] == "CREATE"
         return compare.get("create_revision", "0") == "0" and value is None
 
-    def _do(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _execute(self, request: dict[str, Any]) -> dict[str, Any]:
         ((kind, what),) = request.items()
         if kind == "request_range":
             return {"response_range": self._range(what)}
@@ -152,20 +152,20 @@ class Etcd:
         if kind == "request_txn":
             held = all(self._holds(each) for each in what.get("compare", ()))
             inner = what.get("success" if held else "failure", ())
-            return {"response_txn": {"responses": [self._do(each) for each in inner]}}
+            return {"response_txn": {"responses": [self._execute(each) for each in inner]}}
         assert kind == "request_delete_range", kind
         self._remove(what)
         return {"response_delete_range": {}}
 
     def _remove(self, what: dict[str, Any]) -> int:
-        """Remove a key, or all in a range; return how many there were."""
+        """Remove a key or a range; return the number of removed keys."""
         found = self._in_range(what)
         for key in found:
             del self.keys[key]
         return len(found)
 
     def _in_range(self, what: dict[str, Any]) -> list[str]:
-        """The keys in a range, in order."""
+        """Return the keys in a range, in order."""
         if "range_end" not in what:
             return [what["key"]] if what["key"] in self.keys else []
         low, high = base64.b64decode(what["key"]), base64.b64decode(what["range_end"])
@@ -188,13 +188,11 @@ class Etcd:
 
 
 class Member(EngineServer):
-    """One member."""
-
     def __init__(self, network: Network, name: str, link_faults: LinkFaults, cluster: Etcd) -> None:
         super().__init__(network, name, link_faults)
         self._cluster = cluster
         self._lag = 0.2 * self.world.random.random()
-        """How much what it has by itself is behind."""
+        """By how much its own state is behind, seconds."""
 
     def take(self, session: Session, request: bytes) -> None:
         head, _, body = request.partition(b"\r\n\r\n")
@@ -203,12 +201,12 @@ class Member(EngineServer):
         asked = json.loads(body or b"{}")
 
         def agree() -> None:
-            """The moment at which it is done, whoever still lives."""
+            """Execute the request, whether its client still lives or not."""
             if not cluster.has_quorum(self):
                 answer(*NO_LEADER)
                 return
             if world.now < cluster.leaderless_until:
-                # Some come through when there is a leader, and some do not.
+                # Some requests succeed after the election, others time out.
                 if world.random.random() < 0.5:
                     world.after(cluster.leaderless_until - world.now + 0.01, None, agree)
                 else:
@@ -216,8 +214,8 @@ class Member(EngineServer):
                 return
             answer(*cluster.apply(what, asked))
 
-        def answer(status: int, said: dict[str, Any]) -> None:
-            body = json.dumps(said).encode()
+        def answer(status: int, content: dict[str, Any]) -> None:
+            body = json.dumps(content).encode()
             session.reply(
                 b"HTTP/1.1 %d .\r\nContent-Type: application/json\r\n"
                 b"Content-Length: %d\r\n\r\n%b" % (status, len(body), body)
@@ -234,7 +232,7 @@ class Member(EngineServer):
 
 
 class HTTPConnection(http.client.HTTPConnection):
-    """``http.client``'s, over a session."""
+    """``http.client.HTTPConnection`` over a session."""
 
     servers: dict[str, EngineServer]
 
@@ -245,15 +243,15 @@ class HTTPConnection(http.client.HTTPConnection):
 
 
 class Socket:
-    """As much of a socket as ``http.client`` and the store use."""
+    """A session with as much of a socket's interface as ``http.client`` and the store use."""
 
     def __init__(self, session: Session, timeout: float) -> None:
         self._session = session
         self._timeout: float | None = timeout
         self._part = b""
-        """Of a request: its head and its body come one after the other."""
+        """The incomplete request: head and body are sent separately."""
         self._rest = b""
-        """Of a reply."""
+        """The unread rest of a reply."""
 
     def sendall(self, data: bytes) -> None:
         self._part += data
@@ -279,7 +277,7 @@ class Socket:
         self._timeout = timeout
 
     def makefile(self, mode: str, buffering: int) -> io.RawIOBase:
-        """What holds it open; it is not read from."""
+        """Return a dummy, which only keeps the socket open."""
         assert mode == "rb"
         assert not buffering
         return io.RawIOBase()
@@ -292,7 +290,7 @@ class Socket:
 
 
 def is_serializable(asked: dict[str, Any]) -> bool:
-    """Whether a member may answer by itself."""
+    """Whether a member may answer from its own state."""
     requests = asked.get("success", ())
     return bool(requests) and all(
         each.get("request_range", {}).get("serializable", False) for each in requests
@@ -300,5 +298,5 @@ def is_serializable(asked: dict[str, Any]) -> bool:
 
 
 def encoded(text: str) -> str:
-    """As keys and values are in JSON."""
+    """Encode a key or a value for JSON."""
     return base64.b64encode(text.encode()).decode()

@@ -1,6 +1,6 @@
-"""Puts the simulated world under the product: what it imports of the system is replaced.
+"""Replaces what the product imports of the system and of client libraries with the simulation.
 
-The stores are used by threads of simulated processes alone while this lasts.
+Meanwhile only threads of simulated processes may use the stores.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ from web import life
 
 
 class Time(types.ModuleType):
-    """``time``, as the calling_machine_process process has it."""
+    """``time``, with the clocks of the calling process."""
 
     perf_counter = staticmethod(time.perf_counter)
 
@@ -58,14 +58,14 @@ class Time(types.ModuleType):
         calling_process().sleep(seconds)
 
 
-def has_input(there: Any, seconds: float = 0.0) -> bool:
-    """``engine.has_input``, of what stands for a descriptor."""
+def has_input(session: Any, seconds: float = 0.0) -> bool:
+    """``engine.has_input``, of a session in place of a descriptor."""
     assert not seconds
-    return bool(there.has_input())
+    return bool(session.has_input())
 
 
 def simulated(path: object) -> Any:
-    """The same path on the machine of the calling_machine_process process."""
+    """Return the same path on the calling process's machine."""
     return SimulatedPath(str(path))
 
 
@@ -79,7 +79,7 @@ TAKEOVERS: Final = namespace(
 )
 REPLACEMENTS: Final[dict[Any, dict[str, Any]]] = {
     etcd_connection: {"http": namespace(http, client=CLIENT)},
-    # So few that some keys are on the next one.
+    # So small that keys need several pages.
     etcd: {"PAGE": 2},
     **{each: {"MAX_KEYED": MAX_KEYED} for each in (engine, stepper)},
     redis: {"Connection": simulated_redis.Connection},
@@ -95,7 +95,7 @@ REPLACEMENTS: Final[dict[Any, dict[str, Any]]] = {
     files: {"os": system.os},
     sqlite_opener: {"os": system.os},
     takeover_history: {"threading": system.threading, "time": CLOCK},
-    # A number here is short, and is followed for nothing.
+    # Numbers are short here; following the server would only take time.
     follower: {"os": system.os, "threading": system.threading, "INTERVAL_SECONDS": 5.0},
     life: {
         "threading": system.threading,
@@ -108,12 +108,12 @@ REPLACEMENTS: Final[dict[Any, dict[str, Any]]] = {
         "process": namespace(fibcore.appliance.process, listens_elsewhere=lambda _: False),
     },
 }
-"""What modules of the product have instead."""
+"""Replacements by module and name."""
 
 
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
-    """Have the product live in simulated worlds."""
+    """Replace the names while the context lasts."""
     replaced = dict(REPLACEMENTS)
     for each in vars(fibcore.stores).values():
         if isinstance(each, types.ModuleType):
@@ -133,7 +133,7 @@ def installed() -> Iterator[None]:
 
 
 def set_servers(servers: dict[str, EngineServer]) -> None:
-    """Have the names of hosts lead to these servers."""
+    """Resolve host names to these servers."""
     simulated_etcd.HTTPConnection.servers = servers
     simulated_redis.Connection.hosts = servers
     simulated_postgresql.Connection.hosts = servers

@@ -1,4 +1,4 @@
-"""What every run is held against: ``bench.checker``, and what its clients are owed besides."""
+"""Checks a finished run: with ``bench.checker``, and that all requests were answered properly."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from tests.simulation.base import Run
 
 PROMPT_SECONDS: Final = 5.0
-"""In which a step is answered when all is well."""
+"""Time limit of a request while no fault is active."""
 
 FINAL_ENDPOINTS: Final = ("current", "next", "previous", "next")
-"""What is asked when all is well again."""
+"""The final requests, after the last fault."""
 
 GRACEFUL: Final = {"restart", "kill", "stop_standby", "wrong_clock", "raise_index"}
-"""Faults beside which a server that is told to stop answers all that was asked."""
+"""Faults under which a server that receives SIGTERM still answers all pending requests."""
 
 
 def ask_finally(client: Client) -> None:
-    """What is asked when all is well again: it is answered, and promptly."""
+    """Send the final requests, which must be answered promptly."""
     client.timeout = PROMPT_SECONDS
-    # Of a connection that nobody has used since the faults, it may find out by this one.
+    # A server may notice only now that its idle connection to the engine is broken.
     client.probe()
     client.pause(2.0)
     for endpoint in FINAL_ENDPOINTS:
@@ -31,30 +31,30 @@ def ask_finally(client: Client) -> None:
 
 
 def judge(run: "Run") -> int:
-    """Hold a run against the promises; return how many steps were answered.
+    """Check a run against the promises; return the number of answered steps.
 
     Raises:
-        WrongAnswer, Violation: one was broken.
+        WrongAnswer, Violation: a promise was broken.
     """
     history, plan = run.history, run.plan
     for start, end, name in history.timeouts:
-        # A node that is stopped answers nobody: it has no watchdog here, as a machine's has.
+        # A stopped node answers nothing: unlike a machine's server it has no watchdog here.
         if (
             end > run.end_of_faults + 2 * PROMPT_SECONDS
             or "stop" not in run.kinds
             or run.is_watched
         ):
-            raise Violation(f"{name} waited from {start:.3f} s to {end:.3f} s in vain")
+            raise Violation(f"{name} got no answer from {start:.3f} s to {end:.3f} s")
     for name, (start, endpoints) in history.in_flight.items():
         if run.world.now - start > 2 * PROMPT_SECONDS:
-            raise Violation(f"{name} waits since {start:.3f} s")
-        # The run ends before they are told.
+            raise Violation(f"{name} has been waiting since {start:.3f} s")
+        # The run ends before these are answered.
         history.operations += [Operation(each, start) for each in endpoints]
     history.operations += [Operation("next", start) for start in history.pending_keys.values()]
     steps = run.check_history()
     last = run.index()
     if last > plan.max_index and not history.skipped:
-        raise Violation(f"stepped to {last}, past {plan.max_index}")
+        raise Violation(f"the index is {last}, above the maximum {plan.max_index}")
     for when, name, answer in history.errors:
         if answer.status not in (409, 503):
             raise Violation(f"{name} was answered {answer.status} at {when:.3f} s: {answer.body!r}")
@@ -65,11 +65,11 @@ def judge(run: "Run") -> int:
         ):
             raise Violation(f"{name} was answered 503 at {when:.3f} s: {answer.body!r}")
     if not plan.faults and history.broken_connections:
-        raise Violation(f"{history.broken_connections} connections broke, without a fault")
+        raise Violation(f"{history.broken_connections} connections broke without a fault")
     if run.kinds <= GRACEFUL and (unanswered := sum(each.unanswered for each in run.servers)):
         raise Violation(f"{unanswered} requests were not answered before a stop")
     if len(history.final_statuses) != len(FINAL_ENDPOINTS) * plan.nodes or not set(
         history.final_statuses
     ) <= {200, 409}:
-        raise Violation(f"when all was well again it answered {history.final_statuses}")
+        raise Violation(f"the final requests were answered {history.final_statuses}")
     return steps

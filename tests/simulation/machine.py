@@ -1,7 +1,7 @@
-"""A simulated machine with the embedded store: a server, its standby, a backup, a watchdog, a disk.
+"""A simulated machine with the embedded store: server, standby, backup, watchdog and disk.
 
-The life of a server is the product's, with standing by, opening, takeover and end; so is the store,
-down to what it asks of SQLite and of the system. ``supervisord`` resumed_at again what has ended.
+The product's code runs from start through standby and takeover to exit, down to its calls of
+SQLite and the system. ``supervisord`` restarts what has ended.
 """
 
 from collections.abc import Callable
@@ -30,56 +30,56 @@ DATABASE: Final = SimulatedPath(f"{FOLDER}/fibcore.db")
 DATABASE_FILES: Final = ("fibcore.db", "fibcore.db-wal")
 BACKUP_SECONDS: Final = 1.0
 PROMPT_SECONDS: Final = 0.5
-"""In which a process that begins finds out that another serves."""
+"""Time within which a starting process detects another server."""
 WRITE_BACK_SECONDS: Final = 2.0
 
 
 class Machine:
-    """The machine, and supervisord on it."""
+    """A machine, and supervisord on it."""
 
     def __init__(self, run: "MachineRun") -> None:
         self.name = "machine"
         self.run = run
         self.world = run.world
         self.disk = Disk(run.world, self.name)
-        # At a level that syncs no commit, steps are then gone, and no sync says so.
+        # With another level a failed write-back would lose steps, and no sync would report it.
         self.disk.write_back_fails = run.plan.levels == ("full",)
         self.listener = Listener(run.network, self.name)
         self.boot = 1
         self.pid = 1
         self.has_power = True
         self.may_be_invalid = False
-        """Whether a person has put there what is not to be served from."""
+        """Whether an operator has put files in place that must not be served from."""
         self.proven_index = 0
-        """The index that the high-water mark proves, while a person is at the files."""
+        """The index that the high-water mark proves, while an operator tampers with the files."""
         self.backed_up = 0
         """The index of the backup copy."""
         self.is_served = True
-        """Whether supervisord resumed_at servers; not while a person is at the files."""
+        """Whether supervisord starts servers; not while an operator works on the files."""
         self.processes: list[MachineProcess] = []
-        """Those that run."""
+        """The running ones."""
         self.slots: dict[str, Server] = {}
         self.is_settled = False
-        """Whether no more faults come."""
+        """Whether the last fault is over."""
         self.may_be_corrupt = False
-        """Whether a power cut may have left what is not to be served from."""
+        """Whether a power cut may have corrupted the database."""
         self.level = "full"
-        """Of the last that served."""
+        """The synchronous level of the last server that opened the store."""
         self.opened: tuple[MachineProcess | None, float] = None, 0.0
-        """Which process has opened the store last, and when."""
+        """The process that last opened the store, and when."""
         self.lossy_cuts: list[tuple[float, int]] = []
-        """When the power was cut so that it may have, and the index then."""
+        """Power cuts that may have lost steps: when, and the index then."""
         self.resumed_at: list[int] = []
-        """The index from which the first server after each of these went on."""
+        """The index at which the first server after each of them resumed."""
         for slot in ("server", "standby"):
             self.start(slot)
         self.start_backup()
         self.world.after(WRITE_BACK_SECONDS * self.world.random.random(), None, self._write_back)
 
-    # What runs.
+    # Processes.
 
     def process(self, name: str) -> MachineProcess:
-        """A process of this machine."""
+        """Create a process of this machine."""
         self.pid += 1
         made = MachineProcess(self.disk, f"{name}.{self.pid}", self.boot, self.pid)
         self.processes.append(made)
@@ -92,7 +92,7 @@ class Machine:
         return any(each.serves and each.process.alive for each in servers)
 
     def start(self, slot: str) -> None:
-        """Start a server."""
+        """Start a server in this slot."""
         if not (self.has_power and self.is_served) or slot in self.slots:
             return
         process = self.process(slot)
@@ -116,22 +116,26 @@ class Machine:
         del self.slots[slot]
         match process.status:
             case int(status) if status == EXIT_FAILED:
-                world.violation = world.violation or Violation(f"{process} ended unforeseen")
+                world.violation = world.violation or Violation(
+                    f"{process} ended with an unexpected error"
+                )
             case int(status) if status == EXIT_DATABASE_INVALID:
                 if self.may_be_corrupt:
                     self.may_be_corrupt = self.is_served = False
                     world.after(0.5, None, self.set_index, self.lossy_cuts[-1][1])
                 elif self.is_served and not self.may_be_invalid:
-                    world.violation = Violation("the database is found invalid for nothing")
+                    world.violation = Violation(
+                        "the database was rejected as invalid without cause"
+                    )
                 return
             case int(status) if status == EXIT_COMMIT_FAILED and not (
                 self.run.may_fail or self._wal_reserve_is_exhausted()
             ):
-                world.violation = Violation("a commit has failed for nothing")
+                world.violation = Violation("a commit failed without cause")
         world.after(0.05 + 0.2 * world.random.random(), None, self.start, slot)
 
     def _wal_reserve_is_exhausted(self) -> bool:
-        """Whether a reader has been in the WAL for all of its reserve, and the disk is full."""
+        """Whether a reader has kept the WAL growing past its reserve on a full disk."""
         shared = SHARED.get(self.disk.names["fibcore.db"])
         return (
             self.disk.is_full
@@ -141,7 +145,7 @@ class Machine:
         )
 
     def _starts_without_store(self, process: MachineProcess) -> None:
-        """Allow it to answer 503 only where nobody else answers better."""
+        """Allow a process to answer 503 only if no other has the store open."""
         opener, since = self.opened
         if (
             opener is not None
@@ -149,21 +153,25 @@ class Machine:
             and self.world.now - since > PROMPT_SECONDS
             and not self.run.kinds & {"stop", "stop_standby"}
         ):
-            raise Violation(f"{process} answers without the store, which {opener} has open")
+            raise Violation(f"{process} answers 503, although {opener} has the store open")
 
     def _opened_store(self, process: MachineProcess, level: str) -> None:
         self.opened = process, self.world.now
-        # What was committed before is synced by now, whatever the level was.
+        # Opening has synced all earlier commits, at any level.
         self.level, self.may_be_corrupt = level, False
         if self.index() < self.proven_index:
-            raise Violation(f"it serves from {self.index()}, and was at {self.proven_index}")
+            raise Violation(
+                f"serves from index {self.index()}, after {self.proven_index} was recorded"
+            )
         if self.index() < self.backed_up:
-            raise Violation(f"it serves from {self.index()}, and was backed up at {self.backed_up}")
+            raise Violation(
+                f"serves from index {self.index()}, after {self.backed_up} was backed up"
+            )
         if len(self.resumed_at) < len(self.lossy_cuts):
             self.resumed_at += [self.index()] * (len(self.lossy_cuts) - len(self.resumed_at))
 
     def start_backup(self) -> None:
-        """Copy the database now and then."""
+        """Start the process that copies the database periodically."""
         process = self.process("backup")
         process.spawn(partial(self._back_up, process))
         process.at_end.append(lambda: self.world.after(1.0, None, self._restart_backup))
@@ -188,15 +196,15 @@ class Machine:
         self.world.after(WRITE_BACK_SECONDS * self.world.random.random(), None, self._write_back)
 
     def _drop_lost_pages(self) -> None:
-        """Lose pages that a failing disk did not take, and that the kernel took for written."""
+        """Drop cached pages that a failed write left clean, but not on the disk."""
         before = self.index()
         self.disk.drop_lost_pages(DATABASE_FILES)
         if self.index() < before and self.level != "full":
-            # They had never been synced; the mark of this boot shows that they were committed.
+            # They were never synced; this boot's mark shows that they were committed.
             self._note_possible_loss(before, corrupt=True)
 
     def _note_possible_loss(self, index: int, *, corrupt: bool) -> None:
-        """Steps up to ``index`` may be lost, and the database with them."""
+        """Note that steps up to ``index`` may be lost, and the database be corrupt."""
         self.may_be_corrupt |= corrupt
         if self.may_be_corrupt:
             self.backed_up = 0
@@ -204,38 +212,36 @@ class Machine:
             self.lossy_cuts.append((self.world.now, index))
 
     def serving(self) -> Server | None:
-        """The server that serves, if there is one."""
         for each in self.slots.values():
             if each.serves and each.process.alive:
                 return each
         return None
 
     def has_store_open(self) -> bool:
-        """Whether a server has the database open."""
+        """Whether a server has the store open."""
         serving = self.serving()
         return serving is not None and serving.life.service.stepper is not None
 
     def standing_by(self) -> Server | None:
-        """One that does not."""
         for each in self.slots.values():
             if not each.serves and each.process.alive:
                 return each
         return None
 
     def index(self) -> int:
-        """What is committed, as far as the page cache has it."""
+        """Return the committed index, as in the page cache."""
         names = self.disk.names
         if "fibcore.db" not in names:
             return 0
         return committed_index(names["fibcore.db"], names.get("fibcore.db-wal"))
 
     def marked_index(self) -> int:
-        """What the high-water mark says."""
+        """Return the index of the high-water mark."""
         mark = self.disk.names.get("fibcore.db.mark")
         return 0 if mark is None else int(mark.cached[:19])
 
     def restore(self) -> None:
-        """Be well again."""
+        """End all faults."""
         self.is_settled = True
         self.disk.cancel_actions()
         self.power_on()
@@ -243,14 +249,14 @@ class Machine:
         for each in list(self.processes):
             each.resume()
 
-    # What happens to it.
+    # Faults.
 
     def cut_power(self) -> None:
-        """All ends at once, and what is not on the disk is lost."""
+        """Kill all processes; whatever is not on the disk is lost."""
         if not self.has_power or self.is_settled:
             return
         self.has_power = False
-        # Of two in a row that nobody has served between, the first counts.
+        # Of two cuts without a server in between, the first counts.
         has_lied = self.disk.has_lied
         if has_lied or self.level != "full" or self.may_be_corrupt:
             self._note_possible_loss(self.index(), corrupt=has_lied or self.level == "off")
@@ -260,7 +266,7 @@ class Machine:
         self.disk.cut_power()
 
     def _close_listener(self) -> None:
-        """Turn away who waits, and who comes."""
+        """Refuse waiting and new connections."""
         self.listener.is_open = False
         while self.listener.backlog:
             self.listener.backlog.popleft().reject()
@@ -278,16 +284,16 @@ class Machine:
         self._restart_backup()
 
     def stop_all(self) -> None:
-        """Have a person stop all that runs, with what it takes."""
+        """Kill all processes, as an operator does, and start no more."""
         self.is_served = False
         for each in list(self.processes):
             each.kill()
         self._close_listener()
 
     def set_index(self, index: int, note: Callable[[], object] = nothing) -> None:
-        """Have a person stop all, set the index, whatever it was, and have it run again.
+        """Have an operator stop everything, set the index and start the servers again.
 
-        Where the power is cut meanwhile, the person begins anew.
+        After a power cut meanwhile the operator repeats it.
         """
         again = partial(self.world.after, 0.5, None, self.set_index, index, note)
         self.stop_all()
@@ -297,7 +303,7 @@ class Machine:
         opener = SqliteOpener(cast("Path", DATABASE))
 
         def work() -> None:
-            self.world.log("person", f"sets the index to {index}")
+            self.world.log("operator", f"sets the index to {index}")
             while True:
                 try:
                     opener.set_index(index, lower=True)
@@ -310,12 +316,12 @@ class Machine:
             self.world.after(0.0, None, self.resume_service)
             process.kill()
 
-        process = self.process("person")
+        process = self.process("operator")
         process.at_end.append(again)
         process.spawn(work)
 
     def resume_service(self) -> None:
-        """Have it run again."""
+        """Start the servers and the backup."""
         self.is_served = self.listener.is_open = True
         for slot in ("server", "standby"):
             self.start(slot)

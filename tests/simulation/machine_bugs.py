@@ -1,4 +1,4 @@
-"""Defects of the embedded store, and of what is over it."""
+"""Defects to plant in the embedded store, and in its stepper and server."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""A run on one machine with the embedded store: what can happen to it, and what it may lose."""
+"""A run on one machine with the embedded store: its faults, and the steps that they may lose."""
 
 import random
 import sqlite3
@@ -21,7 +21,7 @@ from tests.simulation.system import MachineProcess
 
 WATCHDOG_SECONDS: Final = 2.5
 LONGEST_DELAY: Final = 2.0
-"""Seconds in which a connection arrives at the machine; after a power cut, at its next server."""
+"""Longest time until a connection reaches the machine, or its next server after a power cut."""
 TAMPERING: Final = frozenset({"older_copy", "lost_wal", "deleted_files"})
 DISK_FAULTS: Final = frozenset(
     {
@@ -36,8 +36,6 @@ DISK_FAULTS: Final = frozenset(
 
 
 class MachineRun(Run):
-    """A run of one machine."""
-
     is_watched = True
     harmless = frozenset({"kill", "restart", "stop_standby", "open_reader", "stop_backup"})
 
@@ -48,7 +46,7 @@ class MachineRun(Run):
         self.may_fail = bool(self.kinds & {"failing_syncs", "failing_writes", "failing_reads"}) or (
             self.kinds >= {"full_disk", "open_reader"}
         )
-        """Whether a commit may."""
+        """Whether a commit may fail."""
         self.machine = Machine(self)
 
     @property
@@ -76,7 +74,7 @@ class MachineRun(Run):
         self.machine.restore()
 
     def check_history(self) -> int:
-        """As in other runs, and where a level may lose steps, what is between two power cuts."""
+        """Check each period between two power cuts that may have lost steps."""
         first, begin, steps = 0, 0.0, 0
         operations = self.history.operations
         starts = iter(self.machine.resumed_at)
@@ -87,12 +85,12 @@ class MachineRun(Run):
         return steps + check(rest, first=first, last=self.index()).steps
 
     def fault(self, plan: FaultPlan) -> Fault:
-        """What begins a fault, and what ends it."""
+        """Return the calls that begin and end a fault."""
         world, machine, disk = self.world, self.machine, self.machine.disk
         chance = random.Random(plan.chance)
 
         def now_or_during_disk_calls(action: Callable[[], object]) -> Callable[[], object]:
-            """Do it now, or when the disk is asked for something for the nth time."""
+            """Act at once, or during one of the next disk calls."""
             if chance.random() < 0.3:
                 return action
             return partial(disk.after_calls, chance.randint(1, 15), action)
@@ -175,9 +173,9 @@ class MachineRun(Run):
         raise ValueError(plan.kind)
 
     def set_index(self, chance: random.Random) -> None:
-        """A person stops all and has the sequence go on elsewhere, higher or lower."""
+        """An operator stops all servers and moves the sequence, up or down."""
         machine = self.machine
-        # What else is at the files, or the disk, may keep it from being done.
+        # Other faults of the files or the disk could prevent it.
         if not machine.has_store_open() or self.kinds & {
             "power_cut",
             *TAMPERING,
@@ -187,7 +185,7 @@ class MachineRun(Run):
             return
         before = machine.index()
         ahead = chance.choice((-1, 1)) * chance.randint(1, 9)
-        # Past the largest a server serves nothing.
+        # Servers do not start above the maximum.
         index = min(max(0, before + ahead), self.plan.max_index)
 
         def note() -> None:
@@ -201,7 +199,7 @@ class MachineRun(Run):
         machine.set_index(index, note)
 
     def program(self, plan: FaultPlan) -> Fault:
-        """Another program has the database open, to read it or to keep others from writing."""
+        """Another program holds a read transaction, or the write lock."""
         machine = self.machine
         is_over: list[bool] = []
 
@@ -227,7 +225,7 @@ class MachineRun(Run):
         return begin, lambda: is_over.append(True)
 
     def tampering(self, plan: FaultPlan, chance: random.Random) -> Fault:
-        """A person puts there what was there before, and takes it away again later."""
+        """An operator restores older files or deletes some, and undoes that later."""
         machine, disk = self.machine, self.machine.disk
         older: list[dict[str, bytes]] = []
         newer: list[dict[str, bytes]] = []
@@ -238,13 +236,13 @@ class MachineRun(Run):
         self.world.after(plan.begin * chance.random(), None, remember)
 
         def begin() -> None:
-            # A power cut may take the evidence away at the same time.
+            # A power cut could destroy the evidence at the same time.
             cuts = any(each.kind == "power_cut" for each in self.plan.faults)
             if not machine.has_store_open() or not older or cuts or machine.may_be_invalid:
                 return
             machine.stop_all()
             machine.may_be_invalid = True
-            self.world.log("person", f"does this to the files: {plan.kind}")
+            self.world.log("operator", f"tampers with the files: {plan.kind}")
             newer.append(disk.snapshot())
             machine.proven_index = machine.marked_index()
             for name in DATABASE_FILES:
@@ -257,19 +255,19 @@ class MachineRun(Run):
         def end() -> None:
             if newer:
                 machine.stop_all()
-                self.world.log("person", "puts the files back")
+                self.world.log("operator", "puts the files back")
                 if (now := machine.index()) <= self.index_in(newer[0]):
                     for name in DATABASE_FILES:
                         disk.put(name, newer[0].get(name))
                 else:
-                    self.world.log("person", f"leaves them, as they stand at {now}")
+                    self.world.log("operator", f"leaves the files, which are at {now}")
                 machine.may_be_invalid, machine.proven_index = False, 0
                 machine.resume_service()
 
         return begin, end
 
     def index_in(self, names: dict[str, bytes]) -> int:
-        """At which index a snapshot stands."""
+        """Return the index in a snapshot."""
         disk = Disk(self.world, "aside")
         for name in DATABASE_FILES:
             disk.put(name, names.get(name))
@@ -279,13 +277,12 @@ class MachineRun(Run):
 
 
 def watchdog_kill(process: Process) -> None:
-    """What the watchdog does."""
     if process.alive and process.stopped:
         process.kill()
 
 
 def between(operations: list[Operation], begin: float, end: float) -> list[Operation]:
-    """Those that were sent in that time, and those without an answer that may arrive in it."""
+    """Return the operations that were sent, or may have arrived unanswered, in that period."""
     return [
         each
         for each in operations

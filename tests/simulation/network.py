@@ -1,7 +1,7 @@
-"""The simulated network: what one machine sends another arrives later, in its order, or not.
+"""The simulated network: data between machines is delayed, held by cuts, and keeps its order.
 
-A connection is two streams. What a machine has sent before it closed, or before its process was
-killed, still arrives: the kernel sends it, again and again while the way is cut.
+A connection is two streams. Data sent before a close, or before the process was killed, still
+arrives: the kernel retransmits it until a cut has healed.
 """
 
 import asyncio
@@ -16,31 +16,31 @@ from tests.simulation.process import Loop, Process
 from tests.simulation.world import Thread, World
 
 RETRANSMITTED: Final = 3.0
-"""Seconds within which what was held by a cut arrives when that is over."""
+"""After a cut has healed, held data arrives within this time."""
 
 
 class Network:
-    """The ways between machines, by their names."""
+    """The links between machines, by the machines' names."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.latency = 5e-4
-        """Seconds that most of what is sent takes at the most."""
+        """Longest usual delay, seconds."""
         self.slowness = 0.0
-        """The share of what is sent that takes up to a hundred times as long."""
+        """Share of data that takes up to a hundred times as long."""
         self._cut: set[tuple[str, str]] = set()
         self._held: list[Stream] = []
 
     def cut(self, source: str, target: str) -> None:
-        """Let nothing through in this direction until ``heal``."""
+        """Block this direction until ``heal``."""
         self.world.log("network", f"is cut from {source} to {target}")
         self._cut.add((source, target))
 
     def heal(self, source: str, target: str) -> None:
-        """Undo ``cut``; what was sent meanwhile arrives some time later, in its order."""
+        """Undo ``cut``; held data arrives some time later, in order."""
         if (source, target) not in self._cut:
             return
-        self.world.log("network", f"is whole again from {source} to {target}")
+        self.world.log("network", f"has healed from {source} to {target}")
         self._cut.discard((source, target))
         held, self._held = self._held, []
         for stream in held:
@@ -50,16 +50,16 @@ class Network:
                 self._held.append(stream)
 
     def is_cut(self, source: str, target: str) -> bool:
-        """Whether nothing gets through in this direction now."""
+        """Whether this direction is cut."""
         return (source, target) in self._cut
 
     def hold(self, stream: "Stream") -> None:
-        """Have ``stream`` go on when its way is whole again."""
+        """Release ``stream`` when its direction heals."""
         if stream not in self._held:
             self._held.append(stream)
 
     def delay(self) -> float:
-        """How long something takes that is sent now."""
+        """Draw the delay of data sent now."""
         random = self.world.random.random
         delay = random() * self.latency
         if self.slowness and random() < self.slowness:
@@ -68,13 +68,13 @@ class Network:
 
 
 class Stream:
-    """One direction of a connection: what is sent arrives later, in its order.
+    """One direction of a connection: pieces arrive later, in order.
 
     Args:
-        network: what it goes through.
-        source: the machine that sends.
-        target: the one that receives.
-        arrive: takes each piece that has arrived; None is the end, an exception a reset.
+        network: carries it.
+        source: the sending machine.
+        target: the receiving machine.
+        arrive: called with each piece; None is the end, an exception a reset.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Stream:
         self._waiting = 0.0
 
     def send(self, piece: object, later: float = 0.0) -> None:
-        """Send something: it arrives whole, by so many seconds later than it might."""
+        """Send a piece, which arrives whole; ``later`` is an extra delay in seconds."""
         network = self.network
         self._pieces.append(piece)
         world = network.world
@@ -110,7 +110,7 @@ class Stream:
             self._arrive(self._pieces.popleft())
 
     def release(self, seconds: float) -> None:
-        """Deliver what is held after so many seconds."""
+        """Deliver held pieces in so many seconds."""
         world = self.network.world
         self._waiting = world.now + seconds
         world.after(seconds, None, self._deliver_held)
@@ -121,11 +121,11 @@ class Stream:
 
 
 class Listener:
-    """A listening socket: connections wait in it until a process accepts them.
+    """A listening socket, which belongs to no process, like supervisord's.
 
     Args:
-        network: through which clients come.
-        host: the machine's.
+        network: the network of its clients.
+        host: its machine.
     """
 
     def __init__(self, network: Network, host: str) -> None:
@@ -133,11 +133,11 @@ class Listener:
         self.host = host
         self.backlog: deque[ClientSocket] = deque()
         self.is_open = True
-        """Whether anybody holds it: else clients are turned away."""
+        """Whether it exists; otherwise connections are refused."""
         self._accepting: dict[Process, Callable[[ClientSocket], object]] = {}
 
     def serve(self, loop: Loop, protocol: Callable[[], asyncio.Protocol]) -> None:
-        """Accept from now on, on ``loop``; until ``pause`` or the process's end."""
+        """Accept connections on ``loop`` until ``pause`` or the end of its process."""
         process = loop.process
 
         def accept(client: ClientSocket) -> None:
@@ -150,11 +150,11 @@ class Listener:
             accept(self.backlog.popleft())
 
     def pause(self, process: Process) -> None:
-        """Have ``process`` accept no more: those who come wait, if no other does."""
+        """Stop accepting in ``process``; without any other, connections wait in the backlog."""
         self._accepting.pop(process, None)
 
     def arrived(self, client: "ClientSocket") -> None:
-        """Take in who connects."""
+        """Receive a connection."""
         if not self.is_open:
             client.reject()
         elif not self._accepting:
@@ -164,12 +164,12 @@ class Listener:
 
 
 class ClientSocket:
-    """A client's end of a connection, used by threads of the client's process.
+    """A client's end of a connection, for threads of ``process``.
 
     Args:
-        process: the client's.
-        listener: whom it connects to, at once.
-        buffer_size: bytes that the client takes before it reads; None for all that come.
+        process: the client's process.
+        listener: where it connects, at once.
+        buffer_size: bytes of answers that fit between reads; None: unlimited.
     """
 
     def __init__(
@@ -179,16 +179,16 @@ class ClientSocket:
         self.process = process
         self.buffer_size = buffer_size
         self.transport: Transport | None = None
-        """The server's end, once it is accepted."""
+        """The server's end, once accepted."""
         self.accepted_at = 0.0
-        """When that was: nothing that it asks for was done before."""
+        """When: no request was processed before."""
         self.closed = False
         self.abandons = False
-        """Whether it waits for no answer."""
+        """Whether the client will not wait for an answer."""
         self._early: list[object] = []
         self._received = b""
         self._end: BaseException | bool = False
-        """How it has ended, for the client."""
+        """True after the server's end of file, or its reset."""
         self._waiting: tuple[Thread, int] | None = None
         self._to_server = Stream(network, process.host, listener.host, self._arrive_at_server)
         self.to_client = Stream(network, listener.host, process.host, self._arrive_at_client)
@@ -196,7 +196,7 @@ class ClientSocket:
         self._to_server.send(self)
 
     def _arrive_at_server(self, piece: object) -> None:
-        """What the server's machine receives."""
+        """Receive a piece on the server's machine."""
         if piece is self:
             self._listener.arrived(self)
         elif self.transport is None:
@@ -205,7 +205,7 @@ class ClientSocket:
             self.transport.arrived(piece)
 
     def accepted(self, transport: "Transport") -> None:
-        """Be consumed by a server."""
+        """Connect to the server's end."""
         self.transport = transport
         self.accepted_at = self.process.world.now
         for piece in self._early:
@@ -213,8 +213,8 @@ class ClientSocket:
         self._early.clear()
 
     def reject(self) -> None:
-        """Be turned away by the server's machine."""
-        self.to_client.send(ConnectionRefusedError("nobody listens"))
+        """Refuse the connection."""
+        self.to_client.send(ConnectionRefusedError("connection refused"))
 
     def _arrive_at_client(self, piece: object) -> None:
         if self.closed or self._end:
@@ -230,23 +230,23 @@ class ClientSocket:
             waiting, self._waiting = self._waiting, None
             self.process.world.wake(*waiting)
 
-    # What the client calls.
+    # Called by the client.
 
     def send(self, data: bytes) -> None:
-        """Send bytes, which arrive as one piece. It raises nothing: that is noticed later."""
+        """Send bytes, which arrive as one piece. Errors show up in ``receive``."""
         if not self.closed:
             self._to_server.send(data)
 
     def shut_down(self) -> None:
-        """Say that nothing more will be sent."""
+        """Close the sending half."""
         if not self.closed:
             self._to_server.send(None)
 
     def receive(self, timeout: float) -> bytes:
-        """Return what has arrived, b"" at the end.
+        """Return the received bytes; b"" at the end.
 
         Raises:
-            TimeoutError: nothing has, in so many seconds.
+            TimeoutError: nothing arrived within ``timeout`` seconds.
             ConnectionError: the connection was reset.
         """
         while not self._received:
@@ -266,15 +266,15 @@ class ClientSocket:
         return received
 
     def close(self) -> None:
-        """Be gone; the server notices when it has read the rest, or when it writes."""
+        """Close it; the server notices when it has read the rest, or when it writes."""
         if not self.closed:
             self.closed = True
             self._to_server.send(None)
-            self._to_server.send(ConnectionResetError("the client is gone"))
+            self._to_server.send(ConnectionResetError("connection reset by the client"))
 
 
 class Transport(asyncio.Transport):
-    """The server's end of a connection, as asyncio and uvloop have it."""
+    """The server's end of a connection; behaves like the transports of asyncio and uvloop."""
 
     def __init__(self, loop: Loop, client: ClientSocket) -> None:
         super().__init__()
@@ -286,7 +286,7 @@ class Transport(asyncio.Transport):
         self._reading = True
         self._closing = False
         self._finished = False
-        """Whether the client was told that nothing more comes."""
+        """Whether the end or a reset was sent."""
         self._lost = False
         self._blocked = False
         self._high_water = 65_536
@@ -294,31 +294,31 @@ class Transport(asyncio.Transport):
         self._unsent_size = 0
         self._buffer_space = client.buffer_size
         self.has_written = False
-        """Whether anything was written since that was last said."""
+        """Whether anything was written since this was last cleared."""
         loop.process.at_end.append(self._process_ended)
 
     def begin(self, protocol: Callable[[], asyncio.Protocol]) -> None:
-        """Be accepted, on the loop."""
+        """Start the protocol, on the loop."""
         self._protocol = protocol()
         self._protocol.connection_made(self)
         self._client.accepted(self)
 
     def _process_ended(self) -> None:
-        """What the kernel does: what was written is sent, and what is unread makes it a reset."""
+        """Send a reset, as the kernel does for a process that ends."""
         if not self._finished:
-            self._client.to_client.send(ConnectionResetError("the server's process has ended"))
+            self._client.to_client.send(ConnectionResetError("the server process ended"))
             self._finished = True
         self._lost = True
 
     @property
     def is_left(self) -> bool:
-        """Whether the client is gone, or is one that waits for no answer."""
+        """Whether the client has closed the connection, or abandons its requests."""
         return self._client.closed or self._client.abandons
 
     # From the network.
 
     def arrived(self, piece: object) -> None:
-        """Take in what the client has sent; None is its end, an exception a reset."""
+        """Receive a piece from the client; None is its end, an exception a reset."""
         if self._lost:
             if piece is not None and not self._finished:
                 self._client.to_client.send(ConnectionResetError("the connection is closed"))
@@ -327,7 +327,7 @@ class Transport(asyncio.Transport):
         self._deliver_soon()
 
     def consumed(self, size: int) -> None:
-        """The client has read so many bytes."""
+        """Free buffer space: the client has read so many bytes."""
         assert self._buffer_space is not None
         self._buffer_space += size
         if self._unsent:
@@ -359,7 +359,7 @@ class Transport(asyncio.Transport):
             self._protocol.data_received(piece)
         self._deliver_soon()
 
-    # The transport.
+    # The interface of a transport.
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("192.0.2.1", 4711), "sockname": ("192.0.2.2", 80)}.get(name, default)
@@ -387,7 +387,7 @@ class Transport(asyncio.Transport):
     def writelines(self, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
         if self._lost or self._closing:
             return
-        assert not self._finished, "something was written behind the end"
+        assert not self._finished, "write after the end"
         self.has_written = True
         data = b"".join(pieces)
         if self._buffer_space is None:
@@ -440,9 +440,7 @@ class Transport(asyncio.Transport):
         self._unsent_size = 0
         if not self._finished:
             self._finished = True
-            self._client.to_client.send(
-                ConnectionResetError("the server has dropped the connection")
-            )
+            self._client.to_client.send(ConnectionResetError("connection reset by the server"))
         self._lose(None)
 
     def _lose(self, error: object) -> None:

@@ -1,4 +1,4 @@
-"""What a seed stands for: a store, nodes, clients, and faults with their times."""
+"""The plan that a seed determines: store, nodes, clients, and faults with their times."""
 
 import random
 from collections.abc import Callable
@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 Fault: TypeAlias = tuple[Callable[[], object], Callable[[], object]]
-"""What begins it, and what ends it."""
+"""The calls that begin and end a fault."""
 
 STORES: Final = ("etcd", "postgresql", "redis", "sqlite")
-"""The last is the embedded one, on a machine with a disk."""
+"""``sqlite`` is the embedded store, on a machine with a disk."""
 
 VARIANTS: Final = {
     "etcd": ("three members",),
@@ -17,10 +17,10 @@ VARIANTS: Final = {
     "redis": ("always", "everysec", "replicated", "replicated", "handover"),
     "sqlite": ("",),
 }
-"""Of each store."""
+"""Engine variants of each store; repeated ones are more likely."""
 
 ACTIVE_SECONDS: Final = 6.0
-"""Faults begin within so much of a run at the most."""
+"""Faults begin within this time."""
 
 FAULTS: Final = {
     "kill": 3,
@@ -40,7 +40,7 @@ FAULTS: Final = {
     "remove_records": 2,
     "wrong_clock": 1,
 }
-"""Of nodes and their engine."""
+"""Faults of nodes and their engine, with weights. Seeds depend on the order."""
 MACHINE_FAULTS: Final = {
     "kill": 6,
     "restart": 2,
@@ -63,11 +63,10 @@ MACHINE_FAULTS: Final = {
     "locked_database": 1,
     "stop_backup": 1,
 }
-"""Of one machine with the embedded store."""
+"""Faults of a machine with the embedded store, with weights. Seeds depend on the order."""
 
 Combinations: TypeAlias = dict[str, tuple[tuple[str, str, float, float], ...]]
-"""What brings out more combined_faults than independent_faults: each with its kind, which of that kind, when it begins
-after the first, and for how long; the times at the most."""
+"""Faults that do more harm together: kind, subkind, latest begin, longest duration (seconds)."""
 
 COMBINATIONS: Final[Combinations] = {
     "record removed in doubt": (
@@ -167,16 +166,14 @@ CLIENTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class FaultPlan:
-    """A fault: which, on what, from when to when."""
-
     kind: str
     target: int
     begin: float
     end: float
     chance: float
-    """Decides what else there is to decide of it."""
+    """Seed of the fault's own random choices."""
     which: str = ""
-    """Of several of its kind, if that is not left to chance."""
+    """The subkind; empty: chosen at random."""
 
     def __str__(self) -> str:
         return f"{self.begin:.3f} to {self.end:.3f} s: {self.kind} {self.which}({self.target})"
@@ -184,41 +181,37 @@ class FaultPlan:
 
 @dataclass(frozen=True, slots=True)
 class ClientPlan:
-    """A client: of what kind, of which node, and how often it asks."""
-
     kind: str
     node: int
     begin: float
     requests: int
     pause: float
-    """Seconds between two requests, at the most."""
+    """Longest pause between two requests, seconds."""
     roams: bool
-    """Whether it asks any node each time, as through a proxy."""
+    """Whether each request goes to a random node, as through a proxy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All of it."""
-
     seed: int
     store: str
     nodes: int
     latency: float
     max_index: int
     levels: tuple[str, ...]
-    """The levels of durability that servers of the embedded store are started with, in turn."""
+    """Synchronous levels that servers of the embedded store start with, in turn."""
     wal_pages: int
     max_keys: int
-    """Of how many keyed steps the last are kept, and how many a batch has at the most."""
+    """How many keys are kept, and the limit of keyed steps in a batch."""
     predates_keys: bool
-    """Whether the sequence in an engine is from a version that kept no keys."""
+    """Whether the sequence in the engine was made by a version without keys."""
     variant: str
-    """Of the engine, of those that its cluster has."""
+    """Of the engine; see ``VARIANTS``."""
     clients: tuple[ClientPlan, ...]
     faults: tuple[FaultPlan, ...]
 
     def subset(self, faults: tuple[int, ...] | None, clients: tuple[int, ...] | None) -> "Plan":
-        """The same with some of the faults and clients alone; None: with all."""
+        """Return the plan with only these faults and clients, by number; None: all."""
         return replace(
             self,
             faults=self.faults
@@ -231,12 +224,12 @@ class Plan:
 
 
 def plan_of(seed: int, stores: tuple[str, ...] = STORES, combination: str | None = None) -> Plan:
-    """The plan of a seed.
+    """Return the plan of a seed.
 
     Args:
-        seed: decides all that is left open.
-        stores: one of these.
-        combination: the name of faults that come combined_faults, for these.
+        seed: determines everything else.
+        stores: the store is one of these.
+        combination: the name of a combination of faults; None: chosen at random.
     """
     chance = random.Random(seed)
     store = chance.choice(stores)
@@ -270,7 +263,7 @@ def plan_of(seed: int, stores: tuple[str, ...] = STORES, combination: str | None
         max_index=chance.choice((10**6, 10**6, 10**6, 20)),
         levels=chance.choice((("full",), ("full",), ("normal",), ("full", "normal"), ("off",))),
         wal_pages=chance.choice((5, 8, 20)),
-        # The simulated file has room for few.
+        # The simulated database has room for few.
         max_keys=chance.choice((9, 9, 3, 8) if store == "sqlite" else (1_000, 1_000, 3, 8)),
         predates_keys=store != "sqlite" and chance.random() < 0.15,
         variant=chance.choice(VARIANTS[store]),
@@ -280,10 +273,10 @@ def plan_of(seed: int, stores: tuple[str, ...] = STORES, combination: str | None
 
 
 def independent_faults(chance: random.Random, weights: dict[str, int]) -> list[FaultPlan]:
-    """Faults that come as they come."""
-    # Mostly few kinds in a run, so that each is seen with each other one.
+    """Draw faults independently of each other."""
+    # Few kinds per run, so that each kind meets each other kind often.
     kinds = [weighted_choice(chance, weights) for _ in range(chance.randint(1, 4))]
-    # Half of the time they come close combined_faults.
+    # In half of the runs they come close together.
     spread = chance.choice((2.0, ACTIVE_SECONDS))
     first = chance.random() * (ACTIVE_SECONDS - spread)
     faults = []
@@ -297,7 +290,6 @@ def independent_faults(chance: random.Random, weights: dict[str, int]) -> list[F
 def combined_faults(
     chance: random.Random, faults: tuple[tuple[str, str, float, float], ...]
 ) -> list[FaultPlan]:
-    """Faults that come with each other."""
     first = 4 * chance.random()
     return [
         fault_plan(chance, kind, which, first + begin * chance.random(), seconds * chance.random())
@@ -308,12 +300,10 @@ def combined_faults(
 def fault_plan(
     chance: random.Random, kind: str, which: str, begin: float, seconds: float
 ) -> FaultPlan:
-    """One fault."""
     target = chance.randrange(6)
     return FaultPlan(kind, target, begin, begin + seconds, chance.random(), which)
 
 
 def weighted_choice(chance: random.Random, weights: dict[str, int]) -> str:
-    """One of the names, by its weight."""
     (found,) = chance.choices(tuple(weights), tuple(weights.values()))
     return found

@@ -1,9 +1,8 @@
-"""A simulated PostgreSQL: the store's statements over two tables, with locks, WAL and a standby.
+"""A simulated PostgreSQL: the store's statements on its tables, with row locks, WAL and a standby.
 
-The statements are not parsed: each is done as its text, which is known here, says. A transaction
-takes its rows' locks, is written to the WAL, and waits for the standby if one is set. Until that
-has confirmed it nobody sees it, unless its backend is ended, its wait is cancelled, or the server
-crashes: what is in the WAL then is visible without having been confirmed.
+Statements are not parsed: each known text has a function. A transaction locks its rows, is written
+to the WAL, and becomes visible when the synchronous standby, if any, has confirmed it. If its
+backend is terminated, its wait is cancelled, or the server crashes, it becomes visible unconfirmed.
 """
 
 import contextlib
@@ -30,19 +29,19 @@ FLUSH_SECONDS: Final = 0.003
 
 INDEX: Final = "index"
 DROPPED: Final = "dropped"
-"""The keys of what the one row of ``fibcore_sequence`` has."""
+"""Names of the two columns of ``fibcore_sequence`` in ``State``."""
 TABLES: Final = "tables"
-"""The key of what is there if there are tables for keys."""
+"""Present in ``State`` if the schema for keys exists."""
 KEY: Final = "key "
-"""What the keys of the rows of ``fibcore_key`` begin with; all others are names of records."""
+"""Prefix of rows of ``fibcore_key`` in ``State``; other names are records."""
 CREATED: Final[Mapping[str, Any]] = {INDEX: 0, DROPPED: 0, TABLES: True}
-"""What ``fibcore init`` makes."""
+"""The state that ``fibcore init`` creates."""
 
 IS_PRIMARY: Final = "SELECT pg_is_in_recovery()"
 
 
 class Row(NamedTuple):
-    """Of ``fibcore_node``, which is there for each record."""
+    """A row of ``fibcore_node``: a record."""
 
     batch: int
     n: int
@@ -50,35 +49,38 @@ class Row(NamedTuple):
 
 
 State = Mapping[str, Any]
-"""The rows that are there, by their keys."""
+"""The rows by name."""
 
 
 class Effect(NamedTuple):
-    """What a statement does."""
+    """The effect of a statement."""
 
     row: tuple[str | None, ...] | psycopg.Error | None
     writes: Mapping[str, Any]
-    """By key; None removes it."""
+    """By name; None removes a row."""
 
 
-class Person:
-    """Stands for the session of a person, who types a statement."""
+class Operator:
+    """In place of the session of an operator, who executes a statement in psql."""
 
     name = "psql"
     is_over = False
 
     def reply(self, reply: object) -> None:
-        """It is read on a screen."""
+        """Ignore the reply."""
 
     def reset(self) -> None:
-        """They try again, or not."""
+        """Ignore the reset."""
 
 
 class Transaction:
-    """A statement that writes, from its locks to its reply."""
+    """A writing statement, from its locks to its reply."""
 
     def __init__(
-        self, session: Session | Person, keys: tuple[str, ...], evaluate: Callable[[State], Effect]
+        self,
+        session: Session | Operator,
+        keys: tuple[str, ...],
+        evaluate: Callable[[State], Effect],
     ) -> None:
         self.session = session
         self.keys = keys
@@ -92,21 +94,21 @@ class Transaction:
 
 
 class Postgresql(EngineServer):
-    """A server."""
+    """A server; a standby has ``in_recovery`` set."""
 
     def __init__(
         self, network: Network, name: str, link_faults: LinkFaults, base: Mapping[str, Any]
     ) -> None:
         super().__init__(network, name, link_faults)
         self.visible: dict[str, Any] = dict(base)
-        """What is committed and seen."""
+        """The rows that statements see."""
         self.wal: list[Mapping[str, Any]] = []
-        """What is on its disk: the writes of all transactions, in their order."""
+        """The writes of all transactions on its disk, in order."""
         self.base: dict[str, Any] = dict(base)
-        """What there was before all of that."""
+        """The rows before the WAL's first write."""
         self.standby: Postgresql | None = None
         self.applied = 0
-        """How much of its primary's WAL a standby has."""
+        """Length of the primary's WAL that a standby has applied."""
         self.in_recovery = False
         self.standby_names = ""
         self.denied = False
@@ -116,10 +118,10 @@ class Postgresql(EngineServer):
         self._transactions: list[Transaction] = []
         self._xid = 100
 
-    # What happens to it.
+    # Faults.
 
     def kill(self) -> None:
-        """It crashes: what is in the WAL is seen afterwards, whoever has confirmed it."""
+        """Crash: afterwards the whole WAL is visible, confirmed or not."""
         super().kill()
         for each in self._transactions:
             each.is_over = True
@@ -128,7 +130,7 @@ class Postgresql(EngineServer):
         self.visible = self.recovered(len(self.wal))
 
     def recovered(self, length: int) -> dict[str, Any]:
-        """What so much of the WAL leads to."""
+        """Return the rows after replaying so much of the WAL."""
         state = dict(self.base)
         for writes in self.wal[:length]:
             write(state, writes)
@@ -137,14 +139,14 @@ class Postgresql(EngineServer):
         return state
 
     def promote(self) -> None:
-        """The standby becomes the primary, with what it has."""
-        self.log("is the primary now")
+        """Make a standby the primary."""
+        self.log("becomes the primary")
         self.in_recovery = False
         self.standby_names = ""
 
     def demote(self, primary: "Postgresql") -> None:
-        """It is made anew as the standby of another one."""
-        self.log(f"is the standby of {primary.name} now")
+        """Rebuild it as a standby of ``primary``."""
+        self.log(f"becomes a standby of {primary.name}")
         self.kill()
         self.is_up = True
         self.in_recovery = True
@@ -155,19 +157,19 @@ class Postgresql(EngineServer):
         primary.standby_names = "*"
 
     def cancel_waits(self) -> None:
-        """Somebody cancels what waits for the standby."""
+        """Cancel all waits for the standby."""
         for each in list(self._transactions):
             if each.lsn:
                 self._finish(each, warning=True)
 
     def end_backends(self, name: str, but: Session) -> None:
-        """End the backends of the connections that call themselves so."""
+        """Terminate all other backends with this application name."""
         for each in [*self.sessions, *(each.session for each in self._transactions)]:
             if each.name == name and each is not but and not each.is_over:
                 self.end_backend(each)
 
-    def end_backend(self, session: Session | Person) -> None:
-        """As ``pg_terminate_backend``."""
+    def end_backend(self, session: Session | Operator) -> None:
+        """Terminate a backend, as ``pg_terminate_backend`` does."""
         for each in [each for each in self._transactions if each.session is session]:
             if each.lsn:
                 self._finish(each, warning=True)
@@ -178,9 +180,9 @@ class Postgresql(EngineServer):
     def do_by_hand(
         self, keys: tuple[str, ...], writes: Callable[[State], Mapping[str, Any]]
     ) -> None:
-        """Write rows in a transaction, as a person does."""
+        """Write rows in a transaction, as an operator does."""
         if self.is_up and not self.in_recovery:
-            self.begin(Person(), keys, lambda state: Effect(None, writes(state)))
+            self.begin(Operator(), keys, lambda state: Effect(None, writes(state)))
 
     # Statements.
 
@@ -204,11 +206,14 @@ class Postgresql(EngineServer):
 
     @property
     def basis(self) -> str:
-        """What ``BASIS`` says."""
+        """The result of the store's ``BASIS``."""
         return f"{'t' if self.in_recovery else 'f'}\non\non\non\n{self.standby_names}"
 
     def begin(
-        self, session: Session | Person, keys: tuple[str, ...], evaluate: Callable[[State], Effect]
+        self,
+        session: Session | Operator,
+        keys: tuple[str, ...],
+        evaluate: Callable[[State], Effect],
     ) -> None:
         """Begin a transaction that locks these rows."""
         if self.in_recovery:
@@ -309,19 +314,18 @@ class Postgresql(EngineServer):
                 self._try_locks(each)
 
     def next_xid(self) -> int:
-        """A new one."""
+        """Allocate a transaction id."""
         self._xid += 1
         return self._xid
 
 
 class ReplyWithWarning(NamedTuple):
-    """A reply before which the server has warned that the standby may not have it."""
+    """A reply preceded by the warning that the standby may not have the commit."""
 
     row: tuple[str | None, ...] | psycopg.Error | None
 
 
 def write(state: dict[str, Any], writes: Mapping[str, Any]) -> None:
-    """Write rows."""
     for key, value in writes.items():
         if value is None:
             state.pop(key, None)
@@ -329,7 +333,7 @@ def write(state: dict[str, Any], writes: Mapping[str, Any]) -> None:
             state[key] = value
 
 
-# What each statement does.
+# The statements.
 
 Texts = tuple[Any, ...]
 
@@ -358,7 +362,7 @@ def commit_keys(server: Postgresql, session: Session, texts: Texts) -> None:
     _, node, batch, steps, expected, limit, array, places, lowest, highest = texts
     text = store.COMMIT_KEYS
     keys = [f"{KEY}{each}" for each in elements_of(array)]
-    # A statement sees what was committed when it began, but for the rows that it locks.
+    # A statement sees a snapshot from its start, except for the rows that it locks.
     is_known = any(key in server.visible for key in keys)
 
     def evaluate(state: State) -> Effect:
@@ -435,7 +439,7 @@ def make(server: Postgresql, session: Session, texts: Texts) -> None:
     given_up = elements_of(array)
 
     def evaluate(state: State) -> Effect:
-        assert node not in state, "a record is made twice"
+        assert node not in state, "the record already exists"
         gone = dict.fromkeys(each for each in given_up if each in state)
         return Effect(("1",), {**gone, node: Row(0, 0, server.next_xid())})
 
@@ -460,7 +464,7 @@ def read(server: Postgresql, session: Session, texts: Texts) -> None:  # noqa: A
 
 def read_confirmed(server: Postgresql, session: Session, texts: Texts) -> None:
     node = texts[1]
-    # A statement sees what was committed when it began.
+    # A statement sees a snapshot from its start.
     index = server.visible[INDEX]
 
     def evaluate(state: State) -> Effect:
@@ -530,33 +534,33 @@ STATEMENTS: Final[dict[str, Callable[[Postgresql, Session, Texts], None]]] = {
         standbys,
     )
 }
-"""Each by the name of its text in the store."""
+"""By the name of the statement's text in the store."""
 
 KEY_STATEMENTS: Final = frozenset({"COMMIT_KEYS", "FIND_KEYS", "DROP_KEYS", "MAKE_TABLES"})
 
 _names: Final[dict[str, str]] = {"MAKE_TABLES": "MAKE_TABLES", "KEEP_KEYS": "KEEP_KEYS"}
-"""The first stands for several; the second is of a defect that is planted."""
+"""The first stands for several statements; the second belongs to a planted defect."""
 
 
 def statement_name(statement: str) -> str:
-    """The name of a statement in the store, where a defect may be planted in its text."""
+    """Return the name of a statement's text in the store; a defect may have changed that text."""
     if statement not in _names:
         _names[statement] = next(each for each in STATEMENTS if vars(store).get(each) == statement)
     return _names[statement]
 
 
 def is_key_row(key: str) -> bool:
-    """Whether it is that of a row of ``fibcore_key``."""
+    """Whether ``key`` names a row of ``fibcore_key``."""
     return key.startswith(KEY)
 
 
 def is_record(key: str) -> bool:
-    """Whether it is the name of a record."""
+    """Whether ``key`` names a record."""
     return key not in CREATED and not is_key_row(key)
 
 
 def elements_of(array: str) -> list[str]:
-    """Those of an array, as PostgreSQL writes it."""
+    """Parse an array literal."""
     return [each for each in array.strip("{}").split(",") if each]
 
 
@@ -564,7 +568,7 @@ def elements_of(array: str) -> list[str]:
 
 
 class Connection:
-    """What the store uses of its connection, over a session."""
+    """``postgresql_connection.Connection`` over a session."""
 
     hosts: ClassVar[Mapping[str, EngineServer]]
     info = SimpleNamespace(server_version=170_000)
@@ -583,7 +587,7 @@ class Connection:
         return self._deadline.within(REPLY_SECONDS)
 
     def ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:
-        """See ``postgresql_connection.Connection``."""
+        """See ``postgresql_connection.Connection.ask``."""
         try:
             with self.in_one():
                 reply = self._session.ask((statement, values), self._deadline.left())
@@ -604,7 +608,7 @@ class Connection:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """One that makes the tables for keys: nodes have no other."""
+        """The only transaction of nodes: it creates the schema for keys."""
         yield
         self.ask("MAKE_TABLES")
 
@@ -620,18 +624,18 @@ class Connection:
 
 
 def connect(url: str, where: str, name: str) -> Connection:
-    """See ``postgresql_connection.connect``: to the first host that may be written to."""
-    said = "there is none"
+    """Connect to the first writable host; see ``postgresql_connection.connect``."""
+    problem = "no host is known"
     for host in (urlsplit(url).netloc or "").split(","):
         try:
             session = Session(calling_process(), Connection.hosts[host], CONNECT_SECONDS)
             session.name = name
             (in_recovery,) = session.ask((IS_PRIMARY, ()), CONNECT_SECONDS)
         except (ConnectionError, TimeoutError) as error:
-            said = str(error)
+            problem = str(error)
             continue
         if in_recovery == "f":
             return Connection(session)
         session.close()
-        said = "it is a standby"
-    raise EngineUnavailableError(where, said)
+        problem = "it is a standby"
+    raise EngineUnavailableError(where, problem)

@@ -1,4 +1,4 @@
-"""A simulated process: its threads, its event loop, its clocks; killed, stopped and resumed."""
+"""A simulated process with threads, an event loop and clocks; it can be killed and stopped."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from tests.simulation.world import EPOCH, Thread, Violation, World
 
 
 class Queue:
-    """``queue.SimpleQueue``, for threads of simulated processes. One of them may wait."""
+    """``queue.SimpleQueue`` for simulated threads, one of which may wait."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -29,11 +29,11 @@ class Queue:
             self._world.wake(*waiting)
 
     def get(self, timeout: float | None = None) -> Any:
-        """The next item; raises TimeoutError."""
+        """Return the next item. Raises TimeoutError."""
         while not self._items:
             thread = greenlet.getcurrent()
             assert isinstance(thread, Thread)
-            # That of the wait that begins.
+            # The number of the wait that ``park`` starts.
             self._waiting = thread, thread.wait_number + 1
             if not self._world.park(timeout):
                 self._waiting = None
@@ -42,13 +42,13 @@ class Queue:
 
 
 class Process:
-    """A process of a machine, from its start until it is killed or ends.
+    """A process of a machine, until it is killed or exits.
 
     Args:
         world: where it track.
-        name: for the trace.
-        host: the name of its machine, between which the network is cut.
-        clock: by how much the machine's clock is off, seconds; what ``time.time`` says.
+        name: its name in the trace.
+        host: its machine's name in the network.
+        clock: error of the machine's wall clock, seconds.
     """
 
     def __init__(self, world: World, name: str, host: str = "", clock: float = 0.0) -> None:
@@ -60,32 +60,32 @@ class Process:
         self.stopped = False
         """By SIGSTOP."""
         self.status: int | None = None
-        """With which it has ended by itself."""
+        """The exit status, if it exited."""
         self.deferred: list[tuple[Callable[..., object], tuple[object, ...]]] = []
-        """What is to happen when it is resumed."""
+        """Events due while it is stopped."""
         self.at_end: list[Callable[[], object]] = []
-        """Called when it has ended, however: what the kernel closes."""
+        """Called at its end, however it ends, in place of the kernel's cleanup."""
         self.loop = Loop(self)  # type: ignore[abstract]
 
     def __repr__(self) -> str:
         return self.name
 
-    # What happens to it.
+    # Faults.
 
     def kill(self) -> None:
-        """As SIGKILL does, also to one that is stopped."""
+        """Kill it as by SIGKILL."""
         if self.alive:
             self.alive = False
             self.world.log(self.name, "is killed")
             self._end()
 
     def stop(self) -> None:
-        """As SIGSTOP does."""
+        """Stop it as by SIGSTOP."""
         self.stopped = True
         self.world.log(self.name, "is stopped")
 
     def resume(self) -> None:
-        """As SIGCONT does: what was due meanwhile comes at once, in its order."""
+        """Continue it as by SIGCONT; deferred events happen at once, in order."""
         if self.alive and self.stopped:
             self.stopped = False
             self.world.log(self.name, "is resumed")
@@ -94,10 +94,10 @@ class Process:
                 self.world.after(1e-6 * (number + 1), self, action, *arguments)
 
     def end(self, status: int) -> NoReturn:
-        """What stands for ``os._exit``, in any of its threads."""
+        """Exit as by ``os._exit``, from any of its threads."""
         if self.alive:
             self.alive, self.status = False, status
-            self.world.log(self.name, f"ends with status {status}")
+            self.world.log(self.name, f"exits with status {status}")
             self._end()
         self.world.block_forever()
         raise AssertionError
@@ -107,26 +107,26 @@ class Process:
         for each in self.at_end:
             each()
 
-    # What it calls.
+    # Called by its threads.
 
     def after(self, seconds: float, action: Callable[..., object], *arguments: object) -> None:
-        """Call ``action`` in so many seconds; not if it has ended, and later if it is stopped."""
+        """Schedule a call; see ``World.after``."""
         self.world.after(seconds, self, action, *arguments)
 
     def monotonic(self) -> float:
-        """What ``time.monotonic`` says."""
+        """Return ``time.monotonic()``."""
         return self.world.now
 
     def time(self) -> float:
-        """What ``time.time`` says."""
+        """Return ``time.time()``."""
         return EPOCH + self.world.now + self.clock
 
     def sleep(self, seconds: float) -> None:
-        """``time.sleep``."""
+        """Sleep as ``time.sleep``."""
         self.world.park(seconds)
 
     def spawn(self, run: Callable[[], object]) -> Thread:
-        """Start a thread. What it raises is a finding."""
+        """Start a thread; an exception that leaves it is a violation."""
 
         def guarded() -> None:
             try:
@@ -139,22 +139,22 @@ class Process:
         return self.world.spawn(self, guarded)
 
     def run(self, main: Coroutine[Any, Any, object]) -> None:
-        """Run ``main`` on the event loop, in the first thread."""
+        """Run ``main`` on the event loop, in a new thread."""
         self.loop.track(main)
         self.spawn(partial(self.loop.run, main))
 
     def report_error(self, error: BaseException) -> None:
-        """Take in what nothing should have raised."""
+        """Report an unhandled exception as a violation."""
         if self.alive and not self.world.closing and self.world.violation is None:
             if not isinstance(error, AssertionError):
-                found = Violation(f"{self.name} raised what nobody took: {error!r}")
+                found = Violation(f"unhandled exception in {self.name}: {error!r}")
                 found.__cause__ = error
                 error = found
             self.world.violation = error
 
 
 def calling_process() -> Process:
-    """The simulated process in which the caller track."""
+    """Return the simulated process of the caller."""
     thread = greenlet.getcurrent()
     assert isinstance(thread, Thread)
     return thread.process
@@ -163,8 +163,8 @@ def calling_process() -> Process:
 class Loop(asyncio.AbstractEventLoop):
     """An event loop on simulated time.
 
-    What ``call_soon`` was given track in its order, a wait_number at a time; when that is, and what other
-    threads and the network bring between two turns, the seed decides.
+    Callbacks run in order. The seed determines when an iteration starts, and what other threads and
+    the network add in between.
     """
 
     def __init__(self, process: Process) -> None:
@@ -173,7 +173,7 @@ class Loop(asyncio.AbstractEventLoop):
         self._ready: deque[asyncio.Handle] = deque()
         self._waiting: tuple[Thread, int] | None = None
         self._coroutines: list[Coroutine[Any, Any, object]] = []
-        """Those of its tasks."""
+        """The coroutines of its tasks."""
 
     def time(self) -> float:
         return self.process.monotonic()
@@ -223,21 +223,21 @@ class Loop(asyncio.AbstractEventLoop):
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> Any:
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, context=context)
-        # One of a process that was killed waits for nothing.
+        # The tasks of a killed process never finish.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         self.track(coro)
         return task
 
     def track(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Take note of what may be in the middle of something when nothing track any more."""
+        """Remember a coroutine, to close it at the end."""
         self._coroutines.append(coroutine)
 
     def close(self) -> None:
-        """End what its tasks were in the middle of, when nothing is heard of it any more."""
+        """Close the coroutines of unfinished tasks."""
         for each in self._coroutines:
             with contextlib.suppress(GeneratorExit, greenlet.GreenletExit, Exception):
                 for _ in range(9):
-                    # A coroutine that has something to wait for at its end ignores one.
+                    # A coroutine that awaits something in its cleanup ignores the first attempts.
                     with contextlib.suppress(RuntimeError):
                         each.close()
                         break
@@ -275,7 +275,7 @@ class Loop(asyncio.AbstractEventLoop):
         self.process.report_error(error)
 
     def run(self, main: Coroutine[Any, Any, object]) -> None:
-        """Turn until ``main`` is over; the body of a process's first thread."""
+        """Run until ``main`` is done, in the calling thread."""
         world = self._world
         ready = self._ready
         events._set_running_loop(self)
@@ -301,9 +301,9 @@ class Loop(asyncio.AbstractEventLoop):
 
 
 class SimulatedWorker(Worker):
-    """A ``Worker`` whose thread is one of a simulated process: that of its loop."""
+    """A ``Worker`` with a simulated thread, in the process of ``loop``."""
 
-    def __init__(  # Its own thread is not started.
+    def __init__(  # Starts no real thread.
         self,
         name: str,
         loop: asyncio.AbstractEventLoop,

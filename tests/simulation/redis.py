@@ -1,7 +1,7 @@
-"""A simulated Redis: its commands over one hash, its real scripts, its disk and its replica.
+"""A simulated Redis: commands on one hash, an append-only file, and a replica.
 
-The scripts of the store are run as they stand, in Lua. The client is what the store uses of
-redis-py's, over a session; what it sends in one round trip arrives as one.
+The store's scripts run unchanged, in Lua. The client is as much of redis-py as the store uses, over
+a session; commands sent in one round trip are one request.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from tests.simulation.process import calling_process
 from tests.simulation.world import EPOCH
 
 SYNC_INTERVAL: Final = 0.5
-"""Of ``appendfsync everysec``, halved: a few questions in turn are still answered promptly."""
+"""``appendfsync everysec``, halved, so that several requests in a row are still prompt."""
 
 SYNC_SECONDS: Final = 0.002
-"""What a sync of the disk takes at the most."""
+"""Longest duration of a sync."""
 
 WRITE_COMMANDS: Final = {b"HSET", b"HDEL"}
 
@@ -38,8 +38,8 @@ class Redis(EngineServer):
     """A server.
 
     Args:
-        settings: what ``CONFIG GET`` says.
-        version: what it says it is.
+        settings: the configuration for ``CONFIG GET``.
+        version: the server version.
     """
 
     def __init__(
@@ -56,38 +56,38 @@ class Redis(EngineServer):
         self.role = "master"
         self.replicas: list[Redis] = []
         self.hash: dict[bytes, bytes] = {}
-        """What it holds: of one key, as nothing else is asked for."""
+        """The value of the only key."""
         self.offset = 0
-        """How many changes that has seen."""
+        """Replication offset: the number of changes."""
         self.synced: dict[bytes, bytes] = {}
-        """What is on its disk for sure, and as of which change."""
+        """The hash on the disk, and its offset."""
         self.synced_offset = 0
         self._sync_due = 0.0
         self.denied: set[bytes] = set()
-        """Commands that the user may not use."""
+        """Commands that the user may not run."""
         self.scripts: dict[str, bytes] = {}
         self._changed = False
 
-    # What happens to it.
+    # Faults.
 
     def kill(self) -> None:
-        """Killed: what it has written is in the page cache, which stays."""
+        """Crash; the page cache keeps what was written."""
         super().kill()
         self.scripts.clear()
 
     def lose_power(self) -> None:
-        """What was not synced is gone."""
+        """Crash, and lose unsynced data."""
         self.kill()
         self.hash, self.offset = self.synced, self.synced_offset
 
     def promote(self) -> None:
-        """A replica becomes the primary, with what it has."""
-        self.log("is the primary now")
+        """Make a replica the primary."""
+        self.log("becomes the primary")
         self.role = "master"
 
     def demote(self, primary: "Redis") -> None:
-        """It becomes a replica of another one, whose state it takes over."""
-        self.log(f"is a replica of {primary.name} now")
+        """Make it a replica of ``primary``, with the primary's data."""
+        self.log(f"becomes a replica of {primary.name}")
         self.role = "slave"
         self.hash, self.offset = primary.hash, primary.offset
         self.synced, self.synced_offset = self.hash, self.offset
@@ -95,7 +95,7 @@ class Redis(EngineServer):
         primary.replicas = [self]
 
     def do_by_hand(self, hash_: dict[bytes, bytes]) -> None:
-        """Write all of it, as a person does."""
+        """Replace the hash, as an operator does."""
         if self.is_up and self.role == "master":
             self.hash = hash_
             self._note_write()
@@ -119,7 +119,7 @@ class Redis(EngineServer):
                     replies.append([self._try_command(each) for each in queued])
                 queued = None
             elif queued is not None:
-                # Rights are looked at when it is queued; all else when it is done.
+                # Permissions are checked when a command is queued, all else at execution.
                 denied = words[0] in self.denied
                 replies.append(no_permission(words[0]) if denied else b"QUEUED")
                 queued.append(words)
@@ -143,7 +143,7 @@ class Redis(EngineServer):
         self.world.after(seconds, None, leave)
 
     def _note_write(self) -> int:
-        """Take note of a change, and send it on; return which it is."""
+        """Replicate a change; return its offset."""
         self.offset += 1
         for replica in self.replicas:
             self.world.after(self.network.delay(), None, self._replicate, replica)
@@ -156,7 +156,7 @@ class Redis(EngineServer):
     def _wait(
         self, session: Session, request: tuple[Command, ...], replies: list[Any], end: float
     ) -> None:
-        """Reply once what was written is where it is to be, or at the end."""
+        """Reply when ``WAIT`` and ``WAITAOF`` are satisfied, or at their timeout."""
         if session.is_over:
             return
         random = self.world.random.random
@@ -190,7 +190,7 @@ class Redis(EngineServer):
         return replica.is_up and not self.network.is_cut(replica.name, self.name)
 
     def _replicate(self, replica: "Redis") -> None:
-        """Have ``replica`` take over all that has changed."""
+        """Copy the data to ``replica``, now or when it is reachable."""
         if replica not in self.replicas or not self.is_up:
             return
         if self.network.is_cut(self.name, replica.name) or replica.is_stopped or not replica.is_up:
@@ -201,11 +201,11 @@ class Redis(EngineServer):
 
     def _try_command(self, command: list[bytes]) -> Any:
         try:
-            return self._do(command)
+            return self._execute(command)
         except ResponseError as error:
             return error
 
-    def _do(self, command: list[bytes]) -> Any:
+    def _execute(self, command: list[bytes]) -> Any:
         name = command[0].upper()
         self._check(name)
         match name:
@@ -276,7 +276,7 @@ class Redis(EngineServer):
     def _change(self) -> None:
         if not self._changed:
             self._changed = True
-            # What was there before stays what others have taken.
+            # Replicas and the disk share the old dict.
             self.hash = dict(self.hash)
 
     def _run(self, script: bytes, arguments: list[bytes]) -> Any:
@@ -288,10 +288,10 @@ class Redis(EngineServer):
         lua[b"KEYS"] = LUA.table(arguments[0])
         lua[b"ARGV"] = LUA.table(*arguments[1:])
         try:
-            said = compiled()
+            result = compiled()
         except lua51.LuaError as error:
             raise ResponseError(f"ERR {error}") from error
-        return [as_bytes(each) for each in said.values()]
+        return [as_bytes(each) for each in result.values()]
 
     def _call(self, *command: Any) -> Any:
         name, *rest = (as_bytes(each) for each in command)
@@ -300,14 +300,14 @@ class Redis(EngineServer):
         if name == b"TIME":
             now = EPOCH + self.world.now + self.clock
             return LUA.table(b"%d" % now, b"0")
-        said = self._hash_command(name, [name, *rest])
-        if said is None:
+        result = self._hash_command(name, [name, *rest])
+        if result is None:
             return False
-        return LUA.table_from(said) if isinstance(said, list) else said
+        return LUA.table_from(result) if isinstance(result, list) else result
 
 
 def as_bytes(value: Any) -> Any:
-    """As Redis has arguments and replies."""
+    """Encode an argument or a reply."""
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -316,12 +316,12 @@ def as_bytes(value: Any) -> Any:
 
 
 def no_permission(name: bytes) -> NoPermissionError:
-    """What is said of a command that the user may not use."""
+    """Return the error for a command that the user may not run."""
     return NoPermissionError(f"this user has no permissions to run the '{name.decode()}'")
 
 
 def waits(command: Command) -> bool:
-    """Whether a command waits for what its connection has written."""
+    """Whether a command waits for earlier writes of its connection."""
     return command[0] in ("WAIT", "WAITAOF")
 
 
@@ -329,7 +329,7 @@ class Connection:
     """``redis_connection.Connection``, over a session."""
 
     hosts: ClassVar[Mapping[str, EngineServer]]
-    """By their names, which may lead to another server tomorrow."""
+    """Servers by host name; a failover changes these."""
 
     def __init__(self, url: str, name: str) -> None:
         self._deadline = Deadline()
@@ -346,19 +346,19 @@ class Connection:
         return self._deadline.within(REPLY_SECONDS)
 
     def ask(self, *commands: Command) -> list[Any]:
-        """Send commands in one piece; return the replies."""
+        """Send commands in one request; return their replies."""
         try:
             with self.in_one():
-                said = self._session.ask(commands, self._deadline.left())
+                replies = self._session.ask(commands, self._deadline.left())
         except ConnectionError as error:
             raise NoConnectionError(str(error)) from error
         except TimeoutError as error:
             raise NoReplyError("Timeout reading from server") from error
-        assert isinstance(said, list)
-        return said
+        assert isinstance(replies, list)
+        return replies
 
     def packed(self, *commands: Command) -> tuple[Command, ...]:
-        """What stands for commands as they are sent."""
+        """Return the commands for ``ask_packed``."""
         return commands
 
     def ask_packed(self, commands: tuple[Command, ...], count: int) -> list[Any]:

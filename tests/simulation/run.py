@@ -1,4 +1,4 @@
-"""One run: a plan is carried out, and judged."""
+"""One run: ``run`` executes a plan and checks the result. Next: ``base``, ``judge``."""
 
 from dataclasses import dataclass, field
 
@@ -12,8 +12,6 @@ from tests.simulation.world import Violation
 
 @dataclass
 class Outcome:
-    """What came of a run."""
-
     plan: Plan
     violation: BaseException | None
     trace: list[str] = field(default_factory=list)
@@ -23,7 +21,7 @@ class Outcome:
 
 
 def run(plan: Plan, *, tracing: bool = False) -> Outcome:
-    """Carry a plan out, and judge what came of it."""
+    """Execute a plan and check the result."""
     kind = MachineRun if plan.store == "sqlite" else EngineRun
     made: Run = kind(plan, tracing=tracing)
     outcome = Outcome(plan, None)
@@ -32,7 +30,7 @@ def run(plan: Plan, *, tracing: bool = False) -> Outcome:
         outcome.steps = judge.judge(made)
     except AssertionError as error:
         outcome.violation = error
-    except Exception as error:  # So that its seed is reported, and the search goes on.
+    except Exception as error:  # The seed is reported and the search continues.
         outcome.violation = Violation(f"the simulation itself failed: {error!r}")
         outcome.violation.__cause__ = error
     finally:

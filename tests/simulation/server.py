@@ -1,4 +1,4 @@
-"""A server in the simulated world: the product's life, service and protocol in a process."""
+"""The product's server (life, service, protocol) in a simulated process."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,23 +20,23 @@ from web.life import Life
 
 DEFAULTS: Final = Settings.from_environ({})
 CONFIG: Final = cast("uvicorn.Config", None)
-"""It is asked for pages alone, which no client here asks for."""
+"""Only needed for pages, which no client here requests."""
 
 
 def nothing() -> None:
-    """What begins or ends some faults."""
+    """Do nothing, as the begin or end of a fault."""
 
 
 class Server:
-    """One process that serves, from its start to its end; it stands by first where there is a lock.
+    """A server from start to exit; with a file it first stands by for the lock.
 
     Args:
-        process: in which.
-        listener: whose connections.
-        settings: its own.
-        opener: of the store.
-        on_serving: called when it has opened the store.
-        on_waiting: called when it begins to answer without one.
+        process: where it runs.
+        listener: where it accepts connections.
+        settings: the server's settings.
+        opener: opens the store.
+        on_serving: called when the store is open.
+        on_waiting: called when it starts to answer 503 without a store.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Server:
         self.process = process
         self.serves = False
         self.unanswered = 0
-        """How many whole requests were not answered before a stop."""
+        """Complete requests without an answer at a graceful stop."""
         self.life = Life(
             settings, opener, process.end, worker=SimulatedWorker, clock=process.monotonic
         )
@@ -69,7 +69,7 @@ class Server:
         try:
             self.process.loop.run(self._serve())
         except DatabaseInvalidError as error:
-            self.process.world.log(self.process.name, f"does not serve: {error}")
+            self.process.world.log(self.process.name, f"refuses to serve: {error}")
             raise
         except InUseError:
             raise
@@ -105,7 +105,7 @@ class Server:
             self._on_serving()
 
     def _unanswered_transports(self) -> list[Transport]:
-        """Those of whom a request has arrived that is not answered."""
+        """Return the connections with a request that is not answered yet."""
         unanswered: list[Transport] = []
         for each in self._state.connections:
             transport: Any = each.transport
@@ -115,9 +115,9 @@ class Server:
         return unanswered
 
     def stop(self) -> None:
-        """As SIGTERM does: one that stands by ends at once."""
+        """Stop gracefully, as by SIGTERM; a standby ends at once."""
         if self.serves:
-            self.process.world.log(self.process.name, "is told to stop")
+            self.process.world.log(self.process.name, "receives SIGTERM")
             self.process.after(0.0, self._stop)
         else:
             self.process.kill()

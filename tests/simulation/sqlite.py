@@ -1,10 +1,9 @@
-"""SQLite as the embedded store uses it, on a simulated disk: a database of two pages, and its WAL.
+"""A simulated SQLite, as the embedded store uses it: a database of few pages and its WAL.
 
-The form of the files is its own. What is written in which order, what is synced, and what a reader
-takes for committed is as in SQLite (https://sqlite.org/walformat.html, and ``wal.c``): frames with
-salts and a running checksum; an index of the WAL in memory, which goes with the last connection and
-is made from the WAL by the next one; checkpoints that go as far as readers let them; a WAL that
-begins anew when all of it is in the database and nobody reads it.
+The file format is simplified. The order of writes, the syncs, and what a reader considers committed
+are SQLite's (https://sqlite.org/walformat.html and ``wal.c``): frames with salts and a cumulative
+checksum; an index of the WAL in memory, which the first connection rebuilds; checkpoints up to the
+oldest reader; a WAL that restarts when it is fully checkpointed and unused.
 """
 
 import contextlib
@@ -35,22 +34,20 @@ from tests.simulation.system import calling_machine_process, name_of, namespace
 
 MAGIC: Final = b"SQLite format 3\0"
 HEADER: Final = struct.Struct(">16sIIB")
-"""Of the first page: the application, the version of its format, whether there is a WAL."""
+"""The first page: application id, format version, whether there is a WAL."""
 MAX_KEY_ROWS: Final = 16
-"""Rows of keys for which there is room."""
+"""The database has room for so many rows of keys."""
 Pages = dict[int, bytes]
 
 
 def failure(code: int, text: str) -> real_sqlite3.OperationalError:
-    """An error with its code."""
+    """Return an error with its code."""
     made = real_sqlite3.OperationalError(text)
     made.sqlite_errorcode = code
     return made
 
 
 class Cursor:
-    """What ``execute`` returns."""
-
     def __init__(self, rows: list[tuple[Any, ...]] | None = None, rowcount: int = -1) -> None:
         self._rows = rows or []
         self.rowcount = rowcount
@@ -66,7 +63,7 @@ class Cursor:
 
 
 class Connection:
-    """``sqlite3.Connection``, each statement a transaction unless it is in one."""
+    """``sqlite3.Connection`` in autocommit mode."""
 
     def __init__(
         self,
@@ -89,7 +86,7 @@ class Connection:
         self._in_transaction = False
         self._snapshot: int | None = None
         self._changed_pages: Pages = {}
-        """Pages that a transaction is to write."""
+        """Uncommitted pages of the transaction."""
         self._shared: Shared | None = None
         self._wal: OpenFile | None = None
         try:
@@ -102,7 +99,7 @@ class Connection:
     # The files.
 
     def _attach(self) -> None:
-        """Open the WAL, if the database has one."""
+        """Open the WAL if the database has one."""
         if self._shared is not None or self._immutable:
             return
         header = self._page_in_file(1)
@@ -125,7 +122,7 @@ class Connection:
         self._process.at_end.append(self._detach)
 
     def _detach(self) -> None:
-        """What the kernel does at the end of the process."""
+        """Release all locks, as the kernel does at the end of a process."""
         if self._shared is not None:
             self._shared.connections.discard(self)
             self._shared.readers.pop(self, None)
@@ -139,7 +136,7 @@ class Connection:
         return bytes(self._inode.cached[start : start + PAGE]).ljust(PAGE, b"\0")
 
     def _page(self, number: int) -> bytes:
-        """A page as this connection sees it."""
+        """Return a page as this connection sees it."""
         if number in self._changed_pages:
             return self._changed_pages[number]
         try:
@@ -176,7 +173,7 @@ class Connection:
     # Transactions.
 
     def _lock(self) -> None:
-        """Become the one that writes."""
+        """Acquire the write lock."""
         shared = self._shared
         assert shared is not None
         waited = 0.0
@@ -188,7 +185,7 @@ class Connection:
         shared.writer = self
 
     def _commit(self) -> None:
-        """Write what the transaction has changed."""
+        """Write the changed pages, to the WAL if there is one."""
         pages, self._changed_pages = self._changed_pages, {}
         shared = self._shared
         try:
@@ -203,12 +200,12 @@ class Connection:
             if shared is not None and shared.writer is self:
                 shared.writer = None
         if pages and shared is not None and len(shared.frames) >= self._autocheckpoint:
-            # If it fails nobody is told: the WAL grows on.
+            # A failure is not reported: the WAL keeps growing.
             with contextlib.suppress(real_sqlite3.OperationalError):
                 self._checkpoint(shared)
 
     def _append(self, shared: Shared, pages: Pages) -> None:
-        """Add a commit to the WAL."""
+        """Append a commit to the WAL."""
         assert self._wal is not None
         frames = shared.frames
         if frames and shared.checkpointed == len(frames) and not any(shared.readers.values()):
@@ -236,7 +233,7 @@ class Connection:
         shared.frames = [*frames, *added]
 
     def _checkpoint(self, shared: Shared) -> None:
-        """Move of the WAL into the database what no reader needs there."""
+        """Copy frames that no reader needs from the WAL to the database."""
         assert self._wal is not None
         until = min([len(shared.frames), *(each for each in shared.readers.values() if each)])
         if until <= shared.checkpointed or shared.checkpointer is not None:
@@ -263,8 +260,8 @@ class Connection:
     # Statements.
 
     def execute(self, statement: str, values: tuple[Any, ...] = ()) -> Cursor:
-        """Run one of the statements that the store knows."""
-        if statement != "BEGIN":  # Which looks at no file yet.
+        """Execute one of the store's statements."""
+        if statement != "BEGIN":  # BEGIN reads no file yet.
             self._attach()
         self._disk.pause(1e-5)
         run, groups = parse_statement(statement)
@@ -295,7 +292,7 @@ class Connection:
     def _begin_reading(self) -> None:
         if self._shared is not None and self._snapshot is None:
             self._snapshot = len(self._shared.frames)
-            # Where all of it is in the database, it is read there.
+            # A fully checkpointed WAL is not read.
             if self._shared.checkpointed == self._snapshot:
                 self._snapshot = 0
             self._shared.readers[self] = self._snapshot
@@ -340,7 +337,7 @@ class Connection:
         return Cursor([(index, dropped, seal)])
 
     def update(self, index: int, digest: bytes, dropped: int, seal: int, before: int) -> Cursor:
-        # The statement reads what it is to change when it has the lock.
+        # The statement reads the row under the lock.
         if self._shared is not None:
             self._lock()
         there, *_ = ROW.unpack_from(self._page(2))
@@ -357,7 +354,7 @@ class Connection:
         return self._change(2, row.ljust(PAGE, b"\0"))
 
     def page_count(self) -> Cursor:
-        """What is asked for before keys are kept: the file has space for them from then on."""
+        """Asked before keys are first stored; reserves space for them."""
         size = len(self._inode.cached)
         self._write(self._file, bytes(max(0, (2 + MAX_KEY_ROWS) * PAGE - size)), size)
         return Cursor([(10**6,)])
@@ -366,7 +363,7 @@ class Connection:
         return Cursor([row for _, row in sorted(self._key_rows(), key=lambda each: each[1][0])])
 
     def _key_rows(self) -> list[tuple[int, tuple[int, bytes, int]]]:
-        """The pages that have a row of the keys, each with that."""
+        """Return the rows of keys, each with its page number."""
         found = []
         for number in range(3, 3 + MAX_KEY_ROWS):
             page = self._page(number)
@@ -409,7 +406,7 @@ class Connection:
         return Cursor()
 
     def backup(self, target: "Connection") -> None:
-        """Copy what is committed."""
+        """Copy the committed database."""
         self._attach()
         self._begin_reading()
         try:
@@ -422,7 +419,7 @@ class Connection:
             self._end_reading()
 
     def close(self) -> None:
-        """Close it; the last one that may write takes the WAL away."""
+        """Close it; the last writable connection checkpoints and removes the WAL."""
         shared = self._shared
         if shared is None:
             return
@@ -434,7 +431,7 @@ class Connection:
             except real_sqlite3.OperationalError:
                 pass
             else:
-                # Somebody may have come meanwhile, whom SQLite's own lock keeps out.
+                # SQLite's own lock excludes a connection opened meanwhile.
                 if shared.checkpointed == len(shared.frames) and shared.connections == {self}:
                     self._disk.rename({f"{self._name}-wal": None})
         self._detach()
@@ -449,7 +446,7 @@ def corrupt(code: int, text: str) -> real_sqlite3.DatabaseError:
 
 def integrity(connection: Connection) -> Cursor:
     whole = connection._shared is not None or len(connection._inode.cached) >= 2 * PAGE
-    return Cursor([("ok" if whole else "its second page is missing",)])
+    return Cursor([("ok" if whole else "the second page is missing",)])
 
 
 STATEMENTS: Final[list[tuple[str, Callable[..., Cursor]]]] = [
@@ -490,7 +487,7 @@ STATEMENTS: Final[list[tuple[str, Callable[..., Cursor]]]] = [
 
 @functools.cache
 def parse_statement(statement: str) -> tuple[Callable[..., Cursor], tuple[str, ...]]:
-    """What a statement means."""
+    """Return the method for a statement, and the statement's parameters."""
     for pattern, run in STATEMENTS:
         found = re.fullmatch(pattern, statement.strip(), re.DOTALL)
         if found:

@@ -1,4 +1,4 @@
-"""The WAL of the simulated SQLite: its form, its index in memory, and what is committed in it."""
+"""The WAL of the simulated SQLite: its format, its index in memory, and its recovery."""
 
 import struct
 from typing import TYPE_CHECKING, Final
@@ -11,35 +11,35 @@ if TYPE_CHECKING:
 
 PAGE: Final = 512
 ROW: Final = struct.Struct(">q8sBqq")
-"""The second page: the index, its digest, whether there is a row, and what belongs to the keys."""
+"""The second page: index, digest, whether the row exists, and the keys' two columns."""
 KEYS: Final = struct.Struct(">qqH")
-"""Each page from the third on is a row of the keys: its index, its seal, the length of the rest."""
+"""Each further page is a row of keys: index, seal, length of the rest."""
 WAL_HEADER: Final = struct.Struct(">8sQI")
 WAL_HEADER_SIZE: Final = 32
 FRAME: Final = struct.Struct(">IIQI")
-"""Before each page of the WAL: which page, whether it ends a commit, salt, checksum."""
+"""Before each page in the WAL: page number, whether it ends a commit, salt, checksum."""
 FRAME_SIZE: Final = 24 + PAGE
 WAL_MAGIC: Final = b"WAL-----"
 
 
 class Shared:
-    """What all connections to a database have in common: the WAL's index and its locks."""
+    """State shared by all connections to a database: the WAL's index and the locks."""
 
     def __init__(self) -> None:
         self.connections: set[Connection] = set()
         self.frames: list[int] = []
-        """Which page each frame holds."""
+        """The page number of each frame."""
         self.checkpointed = 0
-        """How many frames are in the database."""
+        """How many frames were copied to the database."""
         self.salt = 0
         self.checksum = 0
         self.readers: dict[Connection, int] = {}
-        """Up to which frame those read who read."""
+        """The last frame that each reader uses."""
         self.writer: Connection | None = None
         self.checkpointer: Connection | None = None
 
     def recover(self, wal: bytearray) -> None:
-        """Find out how far the WAL goes."""
+        """Rebuild the index from the valid frames of the WAL."""
         self.frames, self.checkpointed = [], 0
         magic, self.salt, checksum = WAL_HEADER.unpack_from(bytes(wal[:WAL_HEADER_SIZE]).ljust(32))
         if magic != WAL_MAGIC or checksum != crc32(bytes(wal[:16])):
@@ -63,11 +63,11 @@ class Shared:
 
 
 SHARED: dict[Inode, Shared] = {}
-"""By the database. What is left of it when all that had it open are gone is made again."""
+"""By database. Rebuilt from the WAL when all connections are gone."""
 
 
 def committed_index(inode: Inode, wal: Inode | None) -> int:
-    """What is read in a database that nobody has open; 0 in one that a disk has cut short."""
+    """Return the index committed in a closed database; 0 if it is truncated."""
     shared = Shared()
     if wal is not None:
         shared.recover(wal.cached)

@@ -1,6 +1,6 @@
-"""What the embedded store imports of the system, for processes of a simulated machine.
+"""The system calls of the embedded store, for processes of a simulated machine.
 
-``os``, ``fcntl``, ``mmap``, ``threading`` and paths: as much of them as the store asks for.
+``os``, ``fcntl``, ``mmap``, ``threading`` and paths, as far as the store uses them.
 """
 
 import errno
@@ -28,9 +28,10 @@ class MachineProcess(Process):
     """A process of a machine with a disk.
 
     Args:
-        disk: the machine's.
-        boot: how often the machine was started.
-        pid: its number.
+        disk: the machine's disk.
+        name: its name in the trace.
+        boot: number of the machine's boot.
+        pid: its process id.
     """
 
     def __init__(self, disk: Disk, name: str, boot: int, pid: int) -> None:
@@ -44,13 +45,13 @@ class MachineProcess(Process):
         self._last = 2
 
     def opened(self, file: OpenFile) -> int:
-        """Give it a descriptor."""
+        """Allocate a descriptor."""
         self._last += 1
         self.files[self._last] = file
         return self._last
 
     def close_file(self, fd: int) -> None:
-        """Close a descriptor, and let go of its lock."""
+        """Close a descriptor and release its lock."""
         unlock(self.files.pop(fd))
 
     def _close_files(self) -> None:
@@ -59,12 +60,12 @@ class MachineProcess(Process):
 
 
 def calling_machine_process() -> MachineProcess:
-    """The process in which the caller runs."""
+    """Return the simulated process of the caller."""
     return cast("MachineProcess", cast("Thread", greenlet.getcurrent()).process)
 
 
 def unlock(file: OpenFile) -> None:
-    """Let go of the lock, if there is one; those who wait try again."""
+    """Release the file's lock, if any, and wake the waiting threads."""
     inode = file.inode
     if inode.locks.pop(file, None) is not None:
         waiting, inode.waiting = inode.waiting, []
@@ -83,7 +84,7 @@ def is_folder(path: object) -> bool:
 
 
 class Status(types.SimpleNamespace):
-    """What ``stat`` says."""
+    """A result of ``stat``."""
 
     @classmethod
     def of(cls, inode: Inode | None) -> "Status":
@@ -104,7 +105,7 @@ PAGE: Final = 4096
 
 
 class SimulatedPath(PurePosixPath):
-    """A path of the machine of the calling_machine_process process."""
+    """A path on the calling process's machine."""
 
     __slots__ = ()
 
@@ -160,7 +161,7 @@ class SimulatedPath(PurePosixPath):
 
 
 def _lexists(path: str) -> bool:
-    """``os.path.lexists``, which takes what it may not look at for missing."""
+    """``os.path.lexists``, which reports inaccessible files as missing."""
     try:
         return SimulatedPath(path).exists()
     except OSError:
@@ -176,7 +177,7 @@ def _open(path: object, flags: int, mode: int = 0) -> int:  # noqa: ARG001
     if is_folder(path):
         if str(path) == FOLDER:
             process.disk.find("")
-        # That of the names is 0.
+        # Inode 0 stands for the folder's names.
         return process.opened(OpenFile(Inode(-(str(path) != FOLDER))))
     return process.opened(process.disk.open(name_of(path), flags))
 
@@ -211,7 +212,7 @@ def _flock(fd: int, flags: int) -> None:
 
 
 class Map:
-    """A mapped file: what is written to it is in the page cache at once."""
+    """A mapped file: writes go to the page cache."""
 
     def __init__(self, fd: int, size: int) -> None:
         self._file = OpenFile(_file(fd).inode)
@@ -255,7 +256,7 @@ class SimulatedThread:
 
 
 class SimulatedEvent:
-    """``threading.Event``, for one thread that waits."""
+    """``threading.Event`` for one waiting thread."""
 
     def __init__(self) -> None:
         self._is_set = False
@@ -281,7 +282,7 @@ class SimulatedEvent:
 
 
 def namespace(module: types.ModuleType, **replaced: object) -> Any:
-    """A module, with some of it replaced."""
+    """Return a copy of a module with some names replaced."""
     return types.SimpleNamespace(**{**vars(module), **replaced})
 
 

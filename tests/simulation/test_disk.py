@@ -1,4 +1,4 @@
-"""The simulated disk, and SQLite on it: what they keep, and what they forget."""
+"""The simulated disk, and SQLite on it: what survives a kill, a failed sync and a power cut."""
 
 import gc
 import logging
@@ -45,7 +45,7 @@ def disk_of_a_machine() -> Disk:
 
 
 def on(disk: Disk, work: Callable[[], object], boot: int = 1) -> object:
-    """Do something in a process of the machine; return its result."""
+    """Call ``work`` in a process of the machine; return its result."""
     process = MachineProcess(disk, "program", boot, 2)
     results: list[object] = []
     process.spawn(lambda: results.append(work()))
@@ -59,28 +59,27 @@ def on(disk: Disk, work: Callable[[], object], boot: int = 1) -> object:
 def written(disk: Disk, *, synced: bool) -> Callable[[], None]:
     def work() -> None:
         file = disk.open("file", os.O_CREAT)
-        disk.write(file, b"before", 0)
+        disk.write(file, b"older", 0)
         disk.sync(file)
-        disk.write(file, b"behind", 0)
+        disk.write(file, b"newer", 0)
         if synced:
             disk.sync(file)
 
     return work
 
 
-def test_what_is_synced_survives_a_power_cut() -> None:
+def test_synced_data_survives_a_power_cut() -> None:
     disk = disk_of_a_machine()
     on(disk, written(disk, synced=True))
     disk.cut_power()
-    assert disk.snapshot() == {"file": b"behind"}
+    assert disk.snapshot() == {"file": b"newer"}
 
 
 @pytest.mark.proves(
     "2",
-    "the simulated disk forgets what a disk forgets, and the simulated SQLite does what SQLite "
-    "does",
+    "the simulated disk loses what a real disk loses, and the simulated SQLite behaves like SQLite",
 )
-def test_what_is_not_synced_may_be_lost_in_a_power_cut() -> None:
+def test_unsynced_data_may_be_lost_in_a_power_cut() -> None:
     found = set()
     for _ in range(20):
         disk = disk_of_a_machine()
@@ -88,10 +87,10 @@ def test_what_is_not_synced_may_be_lost_in_a_power_cut() -> None:
         on(disk, written(disk, synced=False))
         disk.cut_power()
         found.add(disk.snapshot()["file"])
-    assert found == {b"before", b"behind"}
+    assert found == {b"older", b"newer"}
 
 
-def test_a_database_that_a_disk_has_cut_short_is_at_no_index() -> None:
+def test_a_truncated_database_is_at_index_0() -> None:
     assert [committed_index(file_of(size), None) for size in (0, PAGE)] == [0, 0]
 
 
@@ -101,8 +100,8 @@ def file_of(size: int) -> Inode:
     return inode
 
 
-@pytest.mark.proves("2", "the simulated disk forgets what…")
-def test_a_sync_after_one_that_failed_may_bring_nothing() -> None:
+@pytest.mark.proves("2", "the simulated disk loses what…")
+def test_a_sync_after_a_failed_sync_may_write_nothing() -> None:
     found = set()
     for seed in range(9):
         disk = disk_of_a_machine()
@@ -111,9 +110,9 @@ def test_a_sync_after_one_that_failed_may_bring_nothing() -> None:
 
         def work(disk: Disk = disk, errors: list[OSError] = errors) -> None:
             file = disk.open("file", os.O_CREAT)
-            disk.write(file, b"before", 0)
+            disk.write(file, b"older", 0)
             disk.sync(file)
-            disk.write(file, b"behind", 0)
+            disk.write(file, b"newer", 0)
             disk.failing_next_syncs = 1
             try:
                 disk.sync(file)
@@ -123,17 +122,17 @@ def test_a_sync_after_one_that_failed_may_bring_nothing() -> None:
 
         on(disk, work)
         assert errors
-        assert disk.snapshot() == {"file": b"behind"}
+        assert disk.snapshot() == {"file": b"newer"}
         disk.cut_power()
         found.add(disk.snapshot()["file"])
-    assert found == {b"before", b"behind"}
+    assert found == {b"older", b"newer"}
 
 
 # SQLite.
 
 
 def stepped(database: Path) -> list[object]:
-    """What a store does, and what is read beside it."""
+    """Step a store; return what it and a concurrent reader see."""
     seen: list[object] = []
     with closing(SqliteStore(database)) as store:
         for index in (1, 2, 3, 7):
@@ -151,14 +150,14 @@ def stepped(database: Path) -> list[object]:
     return seen
 
 
-@pytest.mark.proves("2", "the simulated disk forgets what…")
-def test_the_simulated_sqlite_does_what_sqlite_does(tmp_path: Path) -> None:
+@pytest.mark.proves("2", "the simulated disk loses what…")
+def test_the_simulated_sqlite_behaves_like_sqlite(tmp_path: Path) -> None:
     disk = disk_of_a_machine()
     simulated = on(disk, lambda: stepped(cast("Path", DATABASE)))
     assert simulated == stepped(tmp_path / "fibcore.db") == [1, 2, 3, 7, 7, 9, 7, 9, 9]
 
 
-def test_what_a_killed_process_has_committed_is_read() -> None:
+def test_commits_of_a_killed_process_are_read() -> None:
     disk = disk_of_a_machine()
 
     def work() -> None:

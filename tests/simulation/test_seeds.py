@@ -1,4 +1,4 @@
-"""Runs of the whole: no seed finds anything, and seeds find what is planted."""
+"""Searches seeds: none breaks a promise, and every planted defect is found."""
 
 import gc
 import logging
@@ -18,15 +18,15 @@ from tests.simulation.run import run
 
 PIECES = 8
 SEEDS = 300
-"""Those that are always tried; ``make simulate`` tries fresh ones."""
+"""Always the same seeds; ``make simulate`` tries fresh ones."""
 
 SEARCHED = 500
-"""Among how many a defect that is planted is found."""
+"""A planted defect must be found within this many seeds."""
 
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """As ``python -m tests.simulation`` runs: nobody reads the logs."""
+    """Run as ``python -m tests.simulation`` does, without logs."""
     logging.disable()
     gc.disable()
     with installed():
@@ -40,11 +40,10 @@ def quiet() -> Iterator[None]:
 @pytest.mark.proves(
     "simulation",
     "no promise is broken, whatever fails, in any order. Nodes and engines: kills, stops, cut "
-    "links, lost and late replies, late questions, failovers, rights taken away, records removed, "
-    "clocks off by weeks. One key is asked for on two nodes at once, after a lost reply and a "
-    "failover. A machine: kills and power cuts in the middle of any call, failing and "
-    "full disks, rights that are missing for a while, stopped processes, other programs at the "
-    "database, older copies",
+    "links, lost and late replies, late requests, failovers, revoked permissions, removed records, "
+    "clocks off by weeks. One key is used on two nodes at once, after a lost reply and a failover. "
+    "A machine: kills and power cuts during any call, failing and full disks, permissions that are "
+    "missing for a while, stopped processes, other programs in the database, older copies",
 )
 @pytest.mark.parametrize("piece", range(PIECES))
 def test_no_promise_is_broken_with_any_seed(piece: int) -> None:
@@ -64,7 +63,7 @@ def test_the_same_seed_is_the_same_run(store: str) -> None:
     assert run(plan_of(12, (store,)), tracing=True).trace != first.trace
 
 
-@pytest.mark.proves("simulation", "one seed is one run, to the last event")
+@pytest.mark.proves("simulation", "the same seed gives the same run, to the last event")
 @pytest.mark.processes
 def test_the_same_seed_is_the_same_run_under_any_hash_seed() -> None:
     for seed in (3, 14):
@@ -83,11 +82,11 @@ def test_the_same_seed_is_the_same_run_under_any_hash_seed() -> None:
 @pytest.mark.proves(
     "simulation",
     "no promise is broken, whatever…",
-    control="each of the planted defects is found (`tests/simulation/bugs.py`)",
+    control="each planted defect is found (`tests/simulation/bugs.py`)",
 )
 @pytest.mark.long
 @pytest.mark.parametrize("name", BUGS)
-def test_a_seed_finds_a_defect_that_is_planted(name: str) -> None:
+def test_a_seed_finds_a_planted_defect(name: str) -> None:
     bug = BUGS[name]
     with planted(name):
         for seed in range(SEARCHED):
@@ -97,24 +96,24 @@ def test_a_seed_finds_a_defect_that_is_planted(name: str) -> None:
             if seed % 100 == 99:
                 gc.collect()
         else:
-            pytest.fail(f"no seed finds it of {SEARCHED}")
+            pytest.fail(f"none of {SEARCHED} seeds finds it")
 
 
 @pytest.mark.parametrize("name", BUGS)
 def test_a_defect_can_be_planted(name: str) -> None:
-    """What it replaces is still there."""
+    """The source still contains the text that the defect replaces."""
     with planted(name):
         pass
 
 
-@pytest.mark.proves("simulation", "a seed that fails is shrunk to the fewest faults and clients")
+@pytest.mark.proves("simulation", "a failing seed is shrunk to the fewest faults and clients")
 def test_a_failing_seed_is_shrunk_to_what_still_fails(capsys: pytest.CaptureFixture[str]) -> None:
     name = "a_lost_reply_counts_as_undone"
     with planted(name):
         plans = map(BUGS[name].plan_of, range(SEARCHED))
         found = (plan for plan in plans if run(plan).violation)
         pairs = ((each, shrunk(each)) for each in found)
-        # Of some all is needed.
+        # Some plans can't be shrunk.
         whole, plan = next(pair for pair in pairs if pair[0] != pair[1])
         assert (len(plan.faults), len(plan.clients)) < (len(whole.faults), len(whole.clients))
         command = command_of(plan, whole, Choice(bug=name))
@@ -122,9 +121,9 @@ def test_a_failing_seed_is_shrunk_to_what_still_fails(capsys: pytest.CaptureFixt
     assert command.startswith(program)
     assert parsed(command.removeprefix(program).split()).seed == plan.seed
     assert main(command.removeprefix(program).split()) == 1
-    said = capsys.readouterr().out
-    assert "Broken: " in said
-    assert "begins" in said
+    output = capsys.readouterr().out
+    assert "Violation: " in output
+    assert "begins" in output
 
 
 def test_an_error_of_the_simulation_itself_is_found_with_its_seed(

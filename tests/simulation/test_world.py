@@ -1,4 +1,4 @@
-"""The simulated world itself: its time, threads, event loop and network."""
+"""The simulated world: time, threads, event loop and network."""
 
 import asyncio
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def test_a_killed_process_does_nothing_more(world: World) -> None:
     assert seen == [True]
 
 
-def test_a_stopped_process_goes_on_when_it_is_resumed(world: World) -> None:
+def test_a_stopped_process_continues_when_it_is_resumed(world: World) -> None:
     process, seen = Process(world, "a"), []
 
     async def main() -> None:
@@ -62,7 +62,7 @@ def test_a_stopped_process_goes_on_when_it_is_resumed(world: World) -> None:
     assert seen == [pytest.approx(7, abs=0.01)]
 
 
-def test_what_nobody_takes_is_a_finding(world: World) -> None:
+def test_an_unhandled_error_is_a_violation(world: World) -> None:
     process = Process(world, "a")
 
     async def main() -> None:
@@ -74,7 +74,7 @@ def test_what_nobody_takes_is_a_finding(world: World) -> None:
         world.run(9)
 
 
-def test_a_queue_hands_over_in_order_or_is_waited_for_in_vain(world: World) -> None:
+def test_a_queue_is_first_in_first_out_and_a_wait_for_it_times_out(world: World) -> None:
     process, seen = Process(world, "a"), []
     queue = Queue(world)
 
@@ -101,9 +101,7 @@ class Echo(asyncio.Protocol):
 
 
 @pytest.mark.parametrize("way", [("b", "a"), ("a", "b")])
-def test_what_is_sent_into_a_cut_arrives_when_it_is_over(
-    world: World, way: tuple[str, str]
-) -> None:
+def test_data_sent_into_a_cut_arrives_after_it_heals(world: World, way: tuple[str, str]) -> None:
     network, server, client = Network(world), Process(world, "a"), Process(world, "b")
     listener, seen = Listener(network, "a"), []
 

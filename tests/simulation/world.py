@@ -1,7 +1,7 @@
-"""The simulated world: its time, its events in order, and its threads, of which one runs at a time.
+"""The simulated world: time, ordered events, and threads, of which one runs at a time.
 
-A thread is a greenlet. Whatever would block parks it, and an event at a simulated time resumes it.
-Between two events no time passes. Events of one moment come in an order that the seed decides.
+A thread is a greenlet. A call that would block parks it; an event at a simulated time resumes it.
+No time passes between two events. The seed determines the order of simultaneous events.
 """
 
 import random
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
 
 EPOCH: Final = 1_800_000_000.0
-"""What a clock that is right shows at the beginning, in seconds since 1970."""
+"""Start of the simulation on an accurate clock, in seconds since 1970."""
 
 MAX_EVENTS: Final = 200_000
-"""A run that takes more has a loop in it that makes no progress."""
+"""Limit per run: one that needs more is in a loop without progress."""
 
 
-class Violation(AssertionError):  # noqa: N818 - as ``WrongAnswer``: a finding
-    """A run has broken a promise; the text says which."""
+class Violation(AssertionError):  # noqa: N818 - like ``WrongAnswer``
+    """A run has broken a promise; the message says which."""
 
 
 class Thread(greenlet.greenlet):  # type: ignore[misc]
@@ -31,38 +31,38 @@ class Thread(greenlet.greenlet):  # type: ignore[misc]
 
     process: "Process"
     wait_number = 0
-    """Counts what it has waited for, so that what is late for one wait ends no other."""
+    """Number of the current wait: a late wake-up for an earlier one is ignored."""
 
 
 class World:
-    """All that a run consists of. ``close`` it, so that no greenlet ends later, at any moment.
+    """Everything in a run. ``close`` it: otherwise the garbage collector ends its greenlets later.
 
     Args:
-        seed: decides everything.
-        tracing: whether a person is to read what happens.
+        seed: the only source of randomness.
+        tracing: whether to write ``trace``.
     """
 
     def __init__(self, seed: int, *, tracing: bool = False) -> None:
         self.seed = seed
         self.random = random.Random(seed)
         self.now = 0.0
-        """Seconds since the beginning."""
+        """Seconds since the start."""
         self.tracing = tracing
         self.trace: list[str] = []
         self.is_over = False
-        """Whether nothing more need happen."""
+        """Whether the run may end now."""
         self.closing = False
         self.events = 0
-        """How many have happened."""
+        """Number of events so far."""
         self.violation: BaseException | None = None
-        """The first thing that was found wrong while running; it ends the run."""
+        """The first violation; it ends the run."""
         self._heap: list[tuple[float, float, int, Process | None, Callable[..., object], Any]] = []
         self._number = 0
         self._hub = greenlet.getcurrent()
         self._threads: list[Thread] = []
 
     def log(self, who: str, what: str) -> None:
-        """Write a line into the trace; ask ``tracing`` first where ``what`` is dear to make."""
+        """Write a line to the trace; check ``tracing`` before expensive formatting."""
         if self.tracing:
             self.trace.append(f"{self.now:12.6f}  {who:<12} {what}")
 
@@ -73,7 +73,7 @@ class World:
         action: Callable[..., object],
         *arguments: object,
     ) -> None:
-        """Call ``action`` in so many seconds, if ``process`` lives and as soon as it runs."""
+        """Schedule a call, unless ``process`` is dead by then; deferred while it is stopped."""
         self._number += 1
         heappush(
             self._heap,
@@ -88,10 +88,10 @@ class World:
         )
 
     def run(self, until: float) -> None:
-        """Let happen all that happens up to a time.
+        """Process events up to the time ``until``.
 
         Raises:
-            Violation: it never ends, or something was found wrong.
+            Violation: a promise was broken, or the run makes no progress.
         """
         heap = self._heap
         while heap and heap[0][0] <= until and not self.is_over:
@@ -107,7 +107,7 @@ class World:
             if self.violation is not None:
                 raise self.violation
             if self.events > MAX_EVENTS:
-                raise Violation("the run does not end: something goes on at once, again and again")
+                raise Violation(f"the run makes no progress: {MAX_EVENTS} events")
         if not self.is_over:
             self.now = until
 
@@ -120,18 +120,18 @@ class World:
         return thread
 
     def park(self, seconds: float | None = None) -> bool:
-        """Have the calling thread wait until it is woken, or for so many seconds; tell which."""
+        """Block the calling thread; return whether ``wake`` ended the wait, and not the timeout."""
         thread = greenlet.getcurrent()
         if self.closing:
             raise greenlet.GreenletExit
-        assert isinstance(thread, Thread), "only a thread of a process waits"
+        assert isinstance(thread, Thread), "only a simulated thread may block"
         thread.wait_number += 1
         if seconds is not None:
             self.after(seconds, thread.process, self._resume, thread, thread.wait_number, False)
         loop = events._get_running_loop()
         if loop is None:
             return bool(self._hub.switch())
-        # Others run on loops of their own meanwhile.
+        # Meanwhile other threads run loops of their own.
         events._set_running_loop(None)
         try:
             return bool(self._hub.switch())
@@ -139,13 +139,13 @@ class World:
             events._set_running_loop(loop)
 
     def wake(self, thread: Thread, wait_number: int, within: float = 2e-4) -> None:
-        """End the wait of a thread that had this ``wait_number``, soon: see ``Thread.wait_number``."""
+        """Resume a thread within so many seconds if it is still in this wait."""
         self.after(
             self.random.random() * within, thread.process, self._resume, thread, wait_number, True
         )
 
     def block_forever(self) -> None:
-        """Have the calling thread run no more."""
+        """Block the calling thread until the world is closed."""
         while not self.closing:
             self._hub.switch()
         raise greenlet.GreenletExit
@@ -156,7 +156,7 @@ class World:
             thread.switch(woken) if wait_number else thread.switch()
 
     def close(self) -> None:
-        """End all threads, of which nothing is heard any more."""
+        """End all threads; whatever they do meanwhile has no effect."""
         self.closing = True
         self._heap.clear()
         for thread in self._threads:
