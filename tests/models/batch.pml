@@ -1,25 +1,26 @@
 /*
- * The shared batch: two nodes, each asked for two batches, step one sequence in an engine.
+ * The shared batch: two nodes with two batches each step one sequence in an engine.
  *
- * The rule: a process has one identity, and makes its record once, at its first connect; a batch is
- * done only if that record is there; a node that has sent a batch says nothing of its steps before
- * it knows.
+ * The rule: a process has one identity and creates its record once, at its first connect; a batch is
+ * applied only if that record exists; a node that has sent a batch reports nothing about its steps
+ * until it knows the outcome.
  *
- * At any moment a reply is lost, also the one of a record that was made, a copy of what was sent arrives (again), the engine answers with an
- * error, a record is removed, a process is killed and another one takes its place. SPIN tries all
- * orders of these. The assertions are promises 1 and 2 of docs/reliability.md.
+ * At any moment a reply is lost (also that to the creation of a record), a copy of a request arrives
+ * late or again, the engine answers with an error, a record is removed, or a process is killed and
+ * replaced. SPIN tries every order of these. The assertions are promises 1 and 2 of
+ * docs/reliability.md.
  *
- * The engine's own rule is one of
- *   SCRIPT      Redis: one script tests the record and the conditions, writes, and replies with both
- *   STATEMENT   PostgreSQL: one statement tests and writes; what came of it is asked by another one
+ * The engine's rule is one of
+ *   SCRIPT      Redis: one script checks the record and the conditions, writes, and returns both
+ *   STATEMENT   PostgreSQL: one statement checks and writes; a second one reads the outcome
  *   REVISIONS   etcd: a transaction compares the revisions that were read before
  *
- * Each macro WITHOUT_... takes away one part, and one of the assertions fails.
+ * Each macro WITHOUT_... removes one part of the rule, and an assertion fails.
  */
 
 #define NODES 2
-#define BATCHES 2 /* of each node */
-#define PROCESSES (NODES + 1) /* the first one's is killed, or ends, and another one takes its place */
+#define BATCHES 2 /* per node */
+#define PROCESSES (NODES + 1) /* the first may be killed or end, and is replaced */
 #define SENT (PROCESSES * BATCHES)
 #define ANYWHERE 255 /* a batch without a condition */
 
@@ -27,59 +28,59 @@ mtype = { nothing, answered, not_stepped };
 
 /* The engine. */
 byte index;
-bool there[PROCESSES];    /* whether the record of a process is there; in it: */
+bool has_record[PROCESSES];    /* whether the record of a process exists; it holds */
 byte number[PROCESSES];   /*   the number of its last batch, */
-byte index_after[PROCESSES];  /*   and the index after that */
-#ifdef WITHOUT_GIVING_A_NAME_UP
-bool making_is_late[PROCESSES]; /* whether a copy of its making is under way */
+byte index_after[PROCESSES];  /*   and the index after it */
+#ifdef WITHOUT_ABANDONING_A_NAME
+bool creation_is_late[PROCESSES]; /* whether a copy of its creation is in flight */
 #endif
 
-/* What was sent: the batch `number` of a process is at process * BATCHES + number - 1. */
+/* Sent batches: batch `number` of a process is at process * BATCHES + number - 1. */
 byte expected[SENT];
 byte batch_of[SENT];
-bool late[SENT]; /* whether a copy is under way: it may arrive at any time, and more than once */
+bool late[SENT]; /* whether a copy is in flight: it may arrive at any time, and more than once */
 
-/* The judge. */
-byte done[NODES * BATCHES];  /* how often a batch was done, */
-byte led[NODES * BATCHES];   /* and where that led */
-mtype said[NODES * BATCHES]; /* what its clients were answered */
+/* For the assertions. */
+byte done[NODES * BATCHES];  /* how often a batch was applied, */
+byte index_of[NODES * BATCHES];   /* the index after it, */
+mtype outcome[NODES * BATCHES]; /* and what its clients were answered */
 
-/* Index + 1, in the transaction of a batch. */
+/* Increment the index, in the transaction of a batch. */
 inline move(sent) {
     assert(expected[sent] == ANYWHERE || expected[sent] == index);
     index++;
     done[batch_of[sent]]++;
-    led[batch_of[sent]] = index;
-    assert(done[batch_of[sent]] == 1);           /* once, */
-    assert(said[batch_of[sent]] != not_stepped)  /* and never after "nothing has stepped" */
+    index_of[batch_of[sent]] = index;
+    assert(done[batch_of[sent]] == 1);           /* only once, */
+    assert(outcome[batch_of[sent]] != not_stepped)  /* and never after "not stepped" */
 }
 
-inline say_reached(to) {
-    said[batch] = answered;
-    assert(done[batch] == 1 && led[batch] == to); /* acknowledged: committed, and under this index */
-    led[batch] = 0
+inline report_done(to) {
+    outcome[batch] = answered;
+    assert(done[batch] == 1 && index_of[batch] == to); /* acknowledged: committed, with this index */
+    index_of[batch] = 0
 }
 
-inline say_not_stepped() {
-    said[batch] = not_stepped;
+inline report_not_stepped() {
+    outcome[batch] = not_stepped;
     assert(done[batch] == 0)
 }
 
 /*
- * The record is made, once: if there is no reply, its name is given up, and another one is made. What
- * was sent may make the one of the first name at any time, of which no batch will ever be sent.
+ * Create the record once: without a reply the process abandons the name and creates another record.
+ * A late copy may still create the first one, for which no batch will ever be sent.
  */
-inline make_the_record() {
+inline create_record() {
     if
     :: true
-#ifdef WITHOUT_GIVING_A_NAME_UP
-    :: making_is_late[process] = true
+#ifdef WITHOUT_ABANDONING_A_NAME
+    :: creation_is_late[process] = true
 #endif
     fi;
-    there[process] = true
+    has_record[process] = true
 }
 
-/* What a batch begins with: a number, and perhaps the condition of its steps. */
+/* Give a batch its number, and perhaps an expected index. */
 inline begin() {
     last++;
     sent = process * BATCHES + last - 1;
@@ -93,7 +94,7 @@ inline begin() {
     fi
 }
 
-#ifdef WITHOUT_ONE_NUMBER
+#ifdef WITHOUT_A_STABLE_NUMBER
 #define TAKE_ANOTHER_NUMBER \
     if \
     :: last < BATCHES -> \
@@ -118,29 +119,29 @@ inline begin() {
 
 #if defined(SCRIPT) || defined(STATEMENT)
 
-/* Whether the engine does a batch. */
+/* Whether the engine applies a batch. */
 #define IS_NEW(whose, sent) (number[whose] < (sent) % BATCHES + 1)
-#if defined(WITHOUT_A_RECORD_NO_BATCH)
-#define MAY(whose, sent) ((!there[whose] || IS_NEW(whose, sent)) && ALLOWED(sent, index))
-#elif defined(WITHOUT_NUMBERS)
-#define MAY(whose, sent) (there[whose] && ALLOWED(sent, index))
+#if defined(WITHOUT_REQUIRING_THE_RECORD)
+#define MAY(whose, sent) ((!has_record[whose] || IS_NEW(whose, sent)) && ALLOWED(sent, index))
+#elif defined(WITHOUT_COMPARING_NUMBERS)
+#define MAY(whose, sent) (has_record[whose] && ALLOWED(sent, index))
 #else
-#define MAY(whose, sent) (there[whose] && IS_NEW(whose, sent) && ALLOWED(sent, index))
+#define MAY(whose, sent) (has_record[whose] && IS_NEW(whose, sent) && ALLOWED(sent, index))
 #endif
 
 inline commit(whose, sent) {
     move(sent);
-    there[whose] = true;
+    has_record[whose] = true;
     number[whose] = (sent) % BATCHES + 1;
     index_after[whose] = index
 }
 
-inline take_what_the_record_says() {
+inline conclude_from_the_record() {
     if
-    :: !there[process] && was_sent -> goto ended /* unanswered: nobody can know what came of it */
-    :: !there[process] && !was_sent -> say_not_stepped(); goto ended /* as another process */
-    :: there[process] && number[process] == last -> say_reached(AFTER(index_after[process])); goto next
-    :: there[process] && number[process] != last -> say_not_stepped(); goto next
+    :: !has_record[process] && was_sent -> goto ended /* unanswered: the outcome can't be known */
+    :: !has_record[process] && !was_sent -> report_not_stepped(); goto ended /* as another process */
+    :: has_record[process] && number[process] == last -> report_done(AFTER(index_after[process])); goto next
+    :: has_record[process] && number[process] != last -> report_not_stepped(); goto next
     fi
 }
 
@@ -148,46 +149,46 @@ proctype node(byte me) {
     byte process = me, last, sent, batch, begun;
     bool was_sent;
 connect: atomic {
-    make_the_record() };
+    create_record() };
 next: atomic {
     if
     :: begun < BATCHES -> begin()
-    :: else -> there[process] = false; goto closed /* told to stop */
+    :: else -> has_record[process] = false; goto closed /* graceful stop */
     fi };
 ask:    atomic {
         if
         :: true -> /* the reply arrives */
             if
-            :: MAY(process, sent) -> commit(process, sent); take_what_the_record_says()
+            :: MAY(process, sent) -> commit(process, sent); conclude_from_the_record()
 #ifdef STATEMENT
             :: else -> goto ask_the_record
 #else
-            :: else -> take_what_the_record_says()
+            :: else -> conclude_from_the_record()
 #endif
             fi
-        :: true -> /* no reply: it may have arrived, or may yet */
+        :: true -> /* no reply: the request may have arrived, or may do so later */
             late[sent] = true;
             was_sent = true;
-#ifdef WITHOUT_ASKING
-            say_reached(index + 1);
+#ifdef WITHOUT_ASKING_AGAIN
+            report_done(index + 1);
             goto next
 #endif
             TAKE_ANOTHER_NUMBER;
-#ifdef WITHOUT_MAKING_THE_RECORD_ONCE
+#ifdef WITHOUT_CREATING_THE_RECORD_ONCE
             if
-            :: there[process]
-            :: !there[process] -> there[process] = true; number[process] = 0
+            :: has_record[process]
+            :: !has_record[process] -> has_record[process] = true; number[process] = 0
             fi;
 #endif
             goto ask
-        :: true -> /* the engine's error: what arrived was not done */
+        :: true -> /* an error of the engine: the batch was not applied */
 #ifdef WITHOUT_SILENCE_IN_DOUBT
-            say_not_stepped();
+            report_not_stepped();
             goto next
 #else
             if
             :: was_sent -> goto ask
-            :: else -> say_not_stepped(); goto next
+            :: else -> report_not_stepped(); goto next
             fi
 #endif
         :: process == 0 -> late[sent] = true; goto ended /* killed */
@@ -195,9 +196,9 @@ ask:    atomic {
 #ifdef STATEMENT
 ask_the_record: atomic {
         if
-        :: true -> take_what_the_record_says()
+        :: true -> conclude_from_the_record()
         :: was_sent -> goto ask
-        :: !was_sent -> say_not_stepped(); goto next
+        :: !was_sent -> report_not_stepped(); goto next
         :: process == 0 -> goto ended /* killed */
         fi };
 #endif
@@ -214,23 +215,23 @@ closed: skip
 #else /* REVISIONS */
 
 /*
- * A revision is told here by what was written with it, which is never written again: the index, and
- * of a record its number + 1, or 0 where there is none.
+ * A revision is represented by the value written with it, as values never repeat: the index; the
+ * number + 1 of a record, 0 if there is none.
  */
-#define REVISION(whose) (there[whose] -> number[whose] + 1 : 0)
+#define REVISION(whose) (has_record[whose] -> number[whose] + 1 : 0)
 
 typedef Transaction { byte of_index; byte of_record };
-Transaction copies[SENT]; /* one of each batch is under way, */
+Transaction copies[SENT]; /* one of each batch is in flight, */
 bool under_way[SENT];     /* or none */
 
-/* Whether the engine does a transaction: the revisions are those that were read. */
+/* Whether the engine applies a transaction: the revisions are unchanged. */
 #ifdef WITHOUT_THE_REVISION_OF_THE_INDEX
 #define MAY(whose, of_index, of_record) (REVISION(whose) == of_record)
 #else
 #define MAY(whose, of_index, of_record) (REVISION(whose) == of_record && index == of_index)
 #endif
 
-/* Those that are under way can do nothing from now on, and need not be kept. */
+/* Copies in flight can have no effect from now on: drop them. */
 #ifdef WITHOUT_THE_REVISION_OF_THE_INDEX
 #define FORGET_COPIES skip
 #else
@@ -239,22 +240,22 @@ bool under_way[SENT];     /* or none */
 #endif
 
 inline put(whose, sent, read) {
-    assert(index == read); /* else the index would fall */
+    assert(index == read); /* otherwise the index would fall */
     move(sent);
     FORGET_COPIES;
-    there[whose] = true;
+    has_record[whose] = true;
     number[whose] = (sent) % BATCHES + 1;
     index_after[whose] = index
 }
 
-inline look() {
+inline read_state() {
     seen = index;
     seen_record = REVISION(process);
     seen_after = index_after[process];
     is_new = true
 }
 
-inline leave_a_copy() {
+inline delay_a_copy() {
     copies[sent].of_index = seen;
     copies[sent].of_record = seen_record;
     under_way[sent] = true
@@ -264,71 +265,71 @@ proctype node(byte me) {
     byte process = me, last, sent, batch, begun, seen, seen_record, seen_after;
     bool was_sent, is_new;
 connect: atomic {
-    make_the_record();
-    look() };
+    create_record();
+    read_state() };
 next: atomic {
     if
-    :: begun < BATCHES -> begin(); look(); is_new = false
-    :: else -> there[process] = false; goto closed /* told to stop */
+    :: begun < BATCHES -> begin(); read_state(); is_new = false
+    :: else -> has_record[process] = false; goto closed /* graceful stop */
     fi };
 ask:    atomic {
         if
-        :: seen_record == 0 && !was_sent -> say_not_stepped(); goto ended /* as another process */
+        :: seen_record == 0 && !was_sent -> report_not_stepped(); goto ended /* as another process */
         :: seen_record == 0 && was_sent ->
-#ifdef WITHOUT_MAKING_THE_RECORD_ONCE
-            there[process] = true;
-            look();
+#ifdef WITHOUT_CREATING_THE_RECORD_ONCE
+            has_record[process] = true;
+            read_state();
             goto ask
 #else
-            goto ended /* unanswered: nobody can know what came of it */
+            goto ended /* unanswered: the outcome can't be known */
 #endif
-        :: seen_record == last + 1 -> say_reached(AFTER(seen_after)); goto next
+        :: seen_record == last + 1 -> report_done(AFTER(seen_after)); goto next
         :: seen_record && seen_record != last + 1 && !ALLOWED(sent, seen) ->
             if
-            :: is_new -> say_not_stepped(); goto next
+            :: is_new -> report_not_stepped(); goto next
             :: else -> goto reread
             fi
         :: else
         fi;
         if
-        :: true -> /* the reply arrives, with where both are */
+        :: true -> /* the reply arrives, with both values */
             if
             :: MAY(process, seen, seen_record) -> put(process, sent, seen)
             :: else
             fi;
-            look();
+            read_state();
             goto ask
-        :: !under_way[sent] -> /* no reply: it may have arrived, or may yet */
-            leave_a_copy();
+        :: !under_way[sent] -> /* no reply: the request may have arrived, or may do so later */
+            delay_a_copy();
             was_sent = true;
-#ifdef WITHOUT_ASKING
-            say_reached(seen + 1);
+#ifdef WITHOUT_ASKING_AGAIN
+            report_done(seen + 1);
             goto next
 #endif
             TAKE_ANOTHER_NUMBER;
             goto reread
-        :: true -> /* an error is the reply: where its space ends etcd does what it says it did not */
+        :: true -> /* an error: when its quota is exhausted, etcd may apply what it reports as rejected */
             if
             :: MAY(process, seen, seen_record) -> put(process, sent, seen)
             :: true
             fi;
-#ifdef WITHOUT_DOUBT_ABOUT_ERRORS
+#ifdef WITHOUT_DOUBTING_ERRORS
             if
             :: was_sent -> goto reread
-            :: else -> say_not_stepped(); goto next
+            :: else -> report_not_stepped(); goto next
             fi
 #else
             was_sent = true;
             goto reread
 #endif
-        :: process == 0 && !under_way[sent] -> leave_a_copy(); goto ended /* killed */
+        :: process == 0 && !under_way[sent] -> delay_a_copy(); goto ended /* killed */
         fi };
 reread: atomic {
         if
-        :: look(); goto ask
-        :: !was_sent -> say_not_stepped(); goto next /* unavailable */
+        :: read_state(); goto ask
+        :: !was_sent -> report_not_stepped(); goto next /* unavailable */
 #ifdef WITHOUT_SILENCE_IN_DOUBT
-        :: was_sent -> say_not_stepped(); goto next
+        :: was_sent -> report_not_stepped(); goto next
 #endif
         :: process == 0 -> goto ended
         fi };
@@ -346,29 +347,29 @@ closed: skip
 
 #endif
 
-/* PostgreSQL inserts a record, the others write one over what is there. */
+/* PostgreSQL inserts a record; the others overwrite an existing one. */
 #ifdef STATEMENT
-#define CAN_BE_MADE(i) !there[i]
+#define CAN_BE_CREATED(i) !has_record[i]
 #else
-#define CAN_BE_MADE(i) true
+#define CAN_BE_CREATED(i) true
 #endif
-#define MAKING_ARRIVES(i) \
-    :: atomic { making_is_late[i] && CAN_BE_MADE(i) -> \
-        making_is_late[i] = false; there[i] = true; number[i] = 0; index_after[i] = 0 }
+#define CREATION_ARRIVES(i) \
+    :: atomic { creation_is_late[i] && CAN_BE_CREATED(i) -> \
+        creation_is_late[i] = false; has_record[i] = true; number[i] = 0; index_after[i] = 0 }
 
 active proctype network() {
 end: do
     ARRIVES(0) ARRIVES(1) ARRIVES(2) ARRIVES(3) ARRIVES(4) ARRIVES(5)
-#ifdef WITHOUT_GIVING_A_NAME_UP
-    MAKING_ARRIVES(0) MAKING_ARRIVES(1) MAKING_ARRIVES(2)
+#ifdef WITHOUT_ABANDONING_A_NAME
+    CREATION_ARRIVES(0) CREATION_ARRIVES(1) CREATION_ARRIVES(2)
 #endif
     od
 }
 
-#define REMOVE(i) :: atomic { there[i] -> there[i] = false; number[i] = 0; index_after[i] = 0 }
+#define REMOVE(i) :: atomic { has_record[i] -> has_record[i] = false; number[i] = 0; index_after[i] = 0 }
 
-/* A record is removed: by hand, or because it is old by somebody's clock. */
-active proctype hand() {
+/* A record is removed: by an operator, or because some node's clock makes it look old. */
+active proctype operator() {
 end: if
     REMOVE(0) REMOVE(1) REMOVE(2)
     fi

@@ -1,51 +1,51 @@
 /*
- * The takeover: two processes serve one SQLite file, one after the other, at FIB_SYNCHRONOUS=full.
+ * The takeover: two processes in turn serve one SQLite file with FIB_SYNCHRONOUS=full.
  *
- * The rule: the process that has the writer's lock is the only one that serves. What it reads at its
- * start it writes again, and syncs, before it serves from it. A commit names the index that it
- * starts from, and a failed sync ends the process. The high-water mark is written after the commit
- * and before the answer, and a database below its mark is not served from.
+ * The rule: only the process with the writer's lock serves. It rewrites and syncs what it reads at
+ * its start before it serves. A commit names the index that it starts from, and a failed sync ends
+ * the process. The high-water mark is written after the commit and before the answer, and a database
+ * below its mark is not served from.
  *
- * At any moment a process is killed, or stopped for as long as you like; the kernel writes pages
- * back, fails to, and drops those that it takes for written; a sync fails; the power is cut; and once
- * the last commit is taken away, as an older copy of the database does. SPIN tries all orders of
- * these. The assertions are the invariant and promises 1 to 3 of docs/reliability.md.
+ * At any moment a process is killed or stopped; the kernel writes pages back, fails to, and drops
+ * pages that it believes to be written; a sync fails; the power is cut; and once the last commit is
+ * removed, as by restoring an older copy. SPIN tries every order of these. The assertions are the
+ * invariant and promises 1 to 3 of docs/reliability.md.
  *
- * WITH_A_DELETED_LOCK takes the lock away, as who deletes its file does: the rest of the rule is
- * enough for promises 1 and 2. Each other macro takes away one part, and one of the assertions fails.
+ * WITH_A_DELETED_LOCK removes the lock, as if its file were deleted: the rest of the rule suffices
+ * for promises 1 and 2. Each other macro removes one part of the rule, and an assertion fails.
  */
 
 #define LAST 3
 #ifdef WITH_A_DELETED_LOCK
-#define STEPS 2 /* the index at which no more steps are asked for */
+#define STEPS 2 /* the last index */
 #else
 #define STEPS LAST
 #endif
-#define CUTS 1 /* of power */
+#define CUTS 1 /* power cuts */
 #define NOBODY 255
 
 /*
- * A commit is one frame of the WAL. Frame i leads to index i, and SQLite reads up to the first gap.
+ * A commit is one frame of the WAL. Frame i holds index i; SQLite reads up to the first gap.
  */
 bool cached[LAST + 1];  /* in the page cache, */
 bool dirty[LAST + 1];   /* to be written by the next sync, */
 bool on_disk[LAST + 1]; /* and on the disk */
-bool owed[2]; /* whether a process is to get an error that its files have had, by its next sync */
+bool pending_error[2]; /* whether the next sync of a process reports an earlier error */
 byte mark, mark_on_disk;
 byte lock = NOBODY;
 byte cuts;
 bool damaged;
 
-/* The judge. */
+/* For the assertions. */
 bool was_answered[LAST + 1];
-byte acknowledged; /* the largest of them */
+byte acknowledged; /* the largest */
 
 #define INDEX (cached[1] -> (cached[2] -> (cached[3] -> 3 : 2) : 1) : 0)
 
 #define WRITE_BACK(i) on_disk[i] = on_disk[i] || dirty[i]; dirty[i] = false
 
-/* The disk fails, and the kernel takes the page for written: it is, or it is not. */
-#define GIVE_UP(i) \
+/* A write fails: the kernel marks the page clean, whether it was written or not. */
+#define FAIL_WRITE_BACK(i) \
     if \
     :: on_disk[i] = on_disk[i] || dirty[i] \
     :: true \
@@ -67,21 +67,23 @@ inline answer(i) {
     assert(!was_answered[i]); /* promise 2 */
     was_answered[i] = true;
 #ifndef WITH_A_DELETED_LOCK
-    assert(i > acknowledged && mark >= i); /* promise 3, and evidence of it */
+    assert(i > acknowledged && mark >= i); /* promise 3, and its evidence */
 #endif
     acknowledged = (i > acknowledged -> i : acknowledged)
 }
 
-/* Each step of a process takes place while it lives; it may end instead at any of them. */
-#define LIVES (cuts == since)
-#define OR_IT_ENDS :: goto ended
+/* A process can die before each of its actions. */
+#define IS_ALIVE (cuts == since)
+#define OR_IT_DIES :: goto ended
 
 #define SYNCED \
     if \
-    :: atomic { LIVES && !owed[me] -> WRITE_BACK(1); WRITE_BACK(2); WRITE_BACK(3) } \
-    :: atomic { LIVES -> GIVE_UP(1); GIVE_UP(2); GIVE_UP(3); owed[1 - me] = true; owed[me] = false }; \
+    :: atomic { IS_ALIVE && !pending_error[me] -> WRITE_BACK(1); WRITE_BACK(2); WRITE_BACK(3) } \
+    :: atomic { IS_ALIVE -> \
+        FAIL_WRITE_BACK(1); FAIL_WRITE_BACK(2); FAIL_WRITE_BACK(3); \
+        pending_error[1 - me] = true; pending_error[me] = false }; \
         AFTER_A_FAILED_SYNC \
-    OR_IT_ENDS \
+    OR_IT_DIES \
     fi
 
 #ifdef WITHOUT_FAIL_STOP
@@ -96,10 +98,10 @@ inline answer(i) {
 #define MAY_SERVE (lock == NOBODY)
 #endif
 
-#ifdef WITHOUT_NAMING_THE_INDEX
-#define IS_NAMED true
+#ifdef WITHOUT_EXPECTING_THE_INDEX
+#define INDEX_IS_EXPECTED true
 #else
-#define IS_NAMED (INDEX == index)
+#define INDEX_IS_EXPECTED (INDEX == index)
 #endif
 
 #ifdef WITHOUT_THE_MARK
@@ -114,82 +116,82 @@ proctype process(byte me) {
 end_stand_by:
     atomic { MAY_SERVE -> lock = me; since = cuts };
 
-    /* It opens the database. */
+    /* Open the database. */
     if
-    :: atomic { LIVES -> index = INDEX; owed[me] = false }
-    OR_IT_ENDS
+    :: atomic { IS_ALIVE -> index = INDEX; pending_error[me] = false }
+    OR_IT_DIES
     fi;
     if
-    :: atomic { LIVES && IS_ABOVE_THE_MARK ->
-#ifndef WITHOUT_WRITING_AGAIN
+    :: atomic { IS_ALIVE && IS_ABOVE_THE_MARK ->
+#ifndef WITHOUT_REWRITING
         dirty[1] = cached[1]; dirty[2] = cached[2]; dirty[3] = cached[3]
 #endif
        }
-    :: atomic { LIVES && !IS_ABOVE_THE_MARK ->
+    :: atomic { IS_ALIVE && !IS_ABOVE_THE_MARK ->
 #ifndef WITH_A_DELETED_LOCK
-        assert(damaged); /* a database is not found invalid for nothing */
+        assert(damaged); /* a database is never rejected without cause */
 #endif
         index = 0; goto invalid }
-    OR_IT_ENDS
+    OR_IT_DIES
     fi;
     SYNCED;
     if
-    :: atomic { LIVES && IS_NAMED -> mark = index }
-    :: LIVES && !IS_NAMED -> goto ended /* another writer */
-    OR_IT_ENDS
+    :: atomic { IS_ALIVE && INDEX_IS_EXPECTED -> mark = index }
+    :: IS_ALIVE && !INDEX_IS_EXPECTED -> goto ended /* another writer */
+    OR_IT_DIES
     fi;
 
 serve:
     if
-    :: atomic { LIVES -> /* a read */
+    :: atomic { IS_ALIVE -> /* a read */
 #ifndef WITH_A_DELETED_LOCK
         assert(index >= acknowledged) /* promise 3 */
 #endif
        }; goto serve
-    :: LIVES && index < STEPS -> skip /* a step */
-    OR_IT_ENDS
+    :: IS_ALIVE && index < STEPS -> skip /* a step */
+    OR_IT_DIES
     fi;
 #ifdef WITH_THE_MARK_FIRST
     if
-    :: atomic { LIVES -> mark = index + 1 }
-    OR_IT_ENDS
+    :: atomic { IS_ALIVE -> mark = index + 1 }
+    OR_IT_DIES
     fi;
 #endif
 #ifdef WITH_THE_ANSWER_FIRST
     if
-    :: atomic { LIVES -> mark = index + 1; answer(index + 1) }
-    OR_IT_ENDS
+    :: atomic { IS_ALIVE -> mark = index + 1; answer(index + 1) }
+    OR_IT_DIES
     fi;
 #endif
     if
-    :: atomic { LIVES && IS_NAMED ->
+    :: atomic { IS_ALIVE && INDEX_IS_EXPECTED ->
         index++;
         cached[index] = true; dirty[index] = true; on_disk[index] = false }
-    :: LIVES && !IS_NAMED -> goto ended /* another writer */
-    OR_IT_ENDS
+    :: IS_ALIVE && !INDEX_IS_EXPECTED -> goto ended /* another writer */
+    OR_IT_DIES
     fi;
 #ifndef WITHOUT_SYNCS
     SYNCED;
 #endif
 #ifndef WITH_THE_ANSWER_FIRST
     if
-    :: atomic { LIVES -> mark = index }
-    OR_IT_ENDS
+    :: atomic { IS_ALIVE -> mark = index }
+    OR_IT_DIES
     fi;
     if
-    :: atomic { LIVES -> answer(index) }
-    OR_IT_ENDS
+    :: atomic { IS_ALIVE -> answer(index) }
+    OR_IT_DIES
     fi;
 #endif
     goto serve;
 
-ended: /* with it the kernel frees the lock */
+ended: /* the kernel releases the lock */
     atomic {
         lock = (lock == me -> NOBODY : lock);
         index = 0;
         goto end_stand_by };
 
-invalid: skip /* a person must look */
+invalid: skip /* waits for an operator */
 }
 
 active proctype kernel() {
@@ -198,7 +200,8 @@ end: do
     :: atomic { dirty[2] -> WRITE_BACK(2) }
     :: atomic { dirty[3] -> WRITE_BACK(3) }
     :: atomic { dirty[1] || dirty[2] || dirty[3] ->
-        GIVE_UP(1); GIVE_UP(2); GIVE_UP(3); owed[0] = true; owed[1] = true }
+        FAIL_WRITE_BACK(1); FAIL_WRITE_BACK(2); FAIL_WRITE_BACK(3);
+        pending_error[0] = true; pending_error[1] = true }
     :: mark != mark_on_disk -> mark_on_disk = mark
     :: atomic { cached[1] && !dirty[1] && !on_disk[1] -> cached[1] = false; drop_behind_a_gap() }
     :: atomic { cached[2] && !dirty[2] && !on_disk[2] -> cached[2] = false; drop_behind_a_gap() }
@@ -206,13 +209,13 @@ end: do
     od
 }
 
-/* What was written and not synced is on the disk or not, and the mark is some earlier one, or torn. */
+/* Unsynced pages may be lost; the mark is an earlier one, or torn. */
 active proctype power() {
 end: do
     :: atomic { cuts < CUTS && !damaged ->
         cuts++;
         lock = NOBODY;
-        GIVE_UP(1); GIVE_UP(2); GIVE_UP(3);
+        FAIL_WRITE_BACK(1); FAIL_WRITE_BACK(2); FAIL_WRITE_BACK(3);
         cached[1] = on_disk[1]; cached[2] = on_disk[2]; cached[3] = on_disk[3];
         drop_behind_a_gap();
         if
@@ -225,8 +228,8 @@ end: do
 }
 
 #ifndef WITH_A_DELETED_LOCK
-/* While nobody has the database open: the mark tells it, unless a power cut took that as well. */
-active proctype hand() {
+/* Only while no process has the database open, and before any power cut, which may lose the mark. */
+active proctype operator() {
 end: if
     :: atomic { lock == NOBODY && cuts == 0 && INDEX > 0 ->
         damaged = true;
