@@ -1,15 +1,14 @@
-"""Change the code in one small place at a time, and see that a test fails each time.
+"""Tests the tests: each small change of the code (a mutant) must make one of them fail.
 
-    make mutants                              all parts
-    make mutants MUTANTS_ARGS="stepper"       one of them; MUTANTS_SECONDS=600: for so long
-    make mutants MUTANTS_ARGS="--list"        what survived so far, without trying anything
-    make mutants MUTANTS_ARGS="--seeds stepper"   a sample, against seeds of the simulation alone
+make mutants                              all parts; see ``parts``
+make mutants MUTANTS_ARGS="stepper"       one part; MUTANTS_SECONDS=600 limits the time
+make mutants MUTANTS_ARGS="--list"        the survivors so far, without running anything
+make mutants MUTANTS_ARGS="--seeds stepper"   a sample, against seeds of the simulation only
 
-Each part has a copy of the project, below build/mutants, so that several may be tried at once; it
-may be interrupted at any time: what has been tried is kept there for as long as the module stays as
-it is. A mutant that survived is tried again the next time, as a test may have come meanwhile. It
-exits with 1 where fewer than 95 % of the mutants that are not equivalent were killed. cosmic-ray
-makes the mutants.
+Each part works in its own copy of the project, in build/mutants, so that several can run at once.
+A run can be interrupted: outcomes are kept there until the module changes. Survivors are tried
+again by the next run, as there may be a new test. The exit status is 1 if fewer than 95 % of the
+mutants that are not ``equivalent`` were killed. cosmic-ray makes the mutants.
 """
 
 import argparse
@@ -42,32 +41,32 @@ from tests.mutants.parts import OPERATORS, PARTS, SEEDS, Part
 
 ROOT: Final = Path(__file__).parents[2]
 BUILD: Final = ROOT / "build" / "mutants"
-MARKS: Final = ("---", "+++", "@@ ")
-"""How the lines of a diff begin that are not changes."""
+DIFF_HEADERS: Final = ("---", "+++", "@@ ")
+"""Prefixes of lines in a diff that are not changes."""
 
-LEAST: Final = 0.95
-"""Of the mutants that are not equivalent, the share that must be killed."""
+MIN_KILLED: Final = 0.95
+"""Share of the mutants that must be killed."""
 
 SAMPLE: Final = 6
-"""One of this many mutants is tried against seeds, which take longer than tests."""
+"""One mutant in so many is tried with ``--seeds``, which takes longer than tests."""
 
 
-def alone(folder: Path) -> TextIO:
-    """Keep others from working in the same folder, for as long as this is open."""
+def locked(folder: Path) -> TextIO:
+    """Lock the folder until the returned file is closed."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.exit(f"Another make mutants works in {folder}. Wait for it, or end it.")
+        sys.exit(f"Another make mutants uses {folder}. Wait for it, or stop it.")
     return lock
 
 
 @contextlib.contextmanager
 def scratch() -> Iterator[str]:
-    """A folder for files, and mounted disks, that killed tests leave behind."""
+    """Provide a folder for files and mounts of tests; clean up what killed tests leave behind."""
     folder = tempfile.mkdtemp(prefix="fibcore-mutants-")
-    Path(folder).chmod(0o1777)  # as /tmp is: some tests are another user for a while
+    Path(folder).chmod(0o1777)  # like /tmp: some tests switch to another user
     try:
         yield folder
     finally:
@@ -79,7 +78,7 @@ def scratch() -> Iterator[str]:
 
 
 def copy_project(copy: Path) -> None:
-    """Update a copy of the project: the files that git knows, and the compiled core."""
+    """Copy the project: the files that git does not ignore, and the compiled core."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -99,20 +98,20 @@ def copy_project(copy: Path) -> None:
 
 
 def seconds_of(command: str) -> float:
-    """How long the tests take where nothing is changed; they must pass.
+    """Return the seconds that the tests take without a mutant; they must pass.
 
-    This leaves them compiled. For a mutant nothing is compiled that stays.
+    The first run leaves bytecode files, which runs with mutants don't write.
     """
     forked.run_tests(command, 600, compiled=True)
     began = time.monotonic()
     outcome, output = forked.run_tests(command, 600)
     if outcome != TestOutcome.SURVIVED:
-        sys.exit(f"The tests fail before anything is changed:\n{output}")
+        sys.exit(f"The tests fail without any mutant:\n{output}")
     return time.monotonic() - began
 
 
 class Tried(NamedTuple):
-    """A mutant that has been tried."""
+    """A mutant with its outcome."""
 
     file: str
     line: int
@@ -122,9 +121,9 @@ class Tried(NamedTuple):
 
 
 class Session:
-    """The mutants of one module, from ``__enter__`` on; their outcomes are kept in ``folder``.
+    """The mutants of one module; ``folder`` keeps their outcomes.
 
-    One of ``share`` is tried.
+    One mutant in ``share`` is tried.
     """
 
     def __init__(self, module: Path, share: int, folder: Path) -> None:
@@ -149,7 +148,7 @@ class Session:
         self._database.close()
 
     def run(self, command: str, timeout: float, end: float) -> None:
-        """Try the mutants that have not been killed, until the time is over."""
+        """Try the mutants that have not been killed, until the time ``end``."""
         known = {job for job, tried in self._results() if tried.killed}
         for item in self._chosen:
             if item.job_id in known:
@@ -158,7 +157,7 @@ class Session:
                 return
             try:
                 diff = self._diff(item)
-            except AttributeError:  # cosmic-ray makes none of a dotted name among several.
+            except AttributeError:  # cosmic-ray can't change a dotted name in a tuple.
                 diff = ""
             if not diff:
                 result = WorkResult(WorkerOutcome.EXCEPTION, "", TestOutcome.INCOMPETENT)
@@ -181,13 +180,13 @@ class Session:
 
     @property
     def left(self) -> int:
-        """How many of those that are to be tried have not been."""
+        """How many mutants remain to be tried."""
         done = {job for job, _ in self._database.results}
         return sum(item.job_id not in done for item in self._chosen)
 
     @property
     def _chosen(self) -> list[WorkItem]:
-        """By the place of each, so that they are the same ones in each run."""
+        """The mutants to try; chosen by their place, so that each run has the same."""
         return [
             item
             for item in self._database.work_items
@@ -196,7 +195,7 @@ class Session:
 
     @property
     def equivalent(self) -> int:
-        """How many are known to be the same program."""
+        """How many mutants are marked as equivalent."""
         return sum(map(self._is_equivalent, self._database.work_items))
 
     @property
@@ -213,8 +212,8 @@ class Session:
 
 
 def sides_of(diff: str) -> tuple[str, str]:
-    """The changed code: before, and in the mutant."""
-    changed = [line for line in diff.splitlines() if line[:3] not in MARKS]
+    """Return the changed code before and after."""
+    changed = [line for line in diff.splitlines() if line[:3] not in DIFF_HEADERS]
     before, after = (
         " ".join(line[1:].strip() for line in changed if line[:1] == sign).strip() for sign in "-+"
     )
@@ -222,7 +221,7 @@ def sides_of(diff: str) -> tuple[str, str]:
 
 
 def place_of(item: WorkItem) -> int:
-    """A number for the change and its place."""
+    """Return a number derived from the change and its place."""
     (mutation,) = item.mutations
     place = f"{mutation.operator_name} {mutation.start_pos} {mutation.occurrence}"
     return int.from_bytes(hashlib.sha256(place.encode()).digest()[:4])
@@ -232,9 +231,9 @@ def report(tried: list[Tried], left: int, equivalent: int) -> bool:
     """Print the outcomes of the mutants; return whether enough were killed.
 
     Args:
-        tried: some of them.
-        left: how many are still to be tried.
-        equivalent: how many are not tried, as they are the same program.
+        tried: the mutants with an outcome.
+        left: how many remain to be tried.
+        equivalent: how many are not tried because they are equivalent.
     """
     survived = [each for each in tried if not each.killed]
     for each in survived:
@@ -245,14 +244,14 @@ def report(tried: list[Tried], left: int, equivalent: int) -> bool:
         f"{killed} killed, {len(survived)} survived: {share:.1%}; "
         f"{left} not tried, {equivalent} equivalent"
     )
-    return share >= LEAST
+    return share >= MIN_KILLED
 
 
 def try_part(part: Part, name: str, end: float, nothing: bool) -> bool:
-    """Try the mutants of a part, or nothing; report, and tell whether enough were killed."""
+    """Try the mutants of a part, unless ``nothing``; report; return whether enough were killed."""
     print(f"---- {name}", flush=True)
     folder = BUILD / name
-    with alone(folder):
+    with locked(folder):
         copy = folder / "copy"
         copy_project(copy)
         os.chdir(copy)
@@ -277,8 +276,12 @@ def try_part(part: Part, name: str, end: float, nothing: bool) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
-    parser.add_argument("--list", action="store_true", help="try nothing")
-    parser.add_argument("--seeds", action="store_true", help="a sample, by seeds alone")
+    parser.add_argument(
+        "--list", action="store_true", help="list survivors without running anything"
+    )
+    parser.add_argument(
+        "--seeds", action="store_true", help="try a sample against seeds of the simulation only"
+    )
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
@@ -287,12 +290,12 @@ def main() -> int:
     plugins.OPERATOR_PROVIDERS["fibcore"] = Provider()
     plugins.operator_names = lambda: OPERATORS
     mutating.run_tests = forked.run_tests
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that ``scratch`` cleans up
     with scratch() as folder:
         os.environ |= {
             "FAULTS_SECONDS": "1",
             "HYPOTHESIS_PROFILE": "mutants",
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # each takes longer than the tests
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # loading them takes longer than the tests
             "TESTS_PATIENCE": "8",
             "TMPDIR": folder,
         }

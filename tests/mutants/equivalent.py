@@ -1,10 +1,10 @@
-"""Mutants that no test can kill: to whoever uses the program they are the same program.
+"""Equivalent mutants, which no test can kill because the program behaves the same.
 
-A comment behind the line, or on one of its own before it, names them and says why:
+A comment at the end of the line, or on the line before, marks them and says why:
 
     FEW: Final = 64  # pragma: no mutate number: a chosen figure
 
-Without a kind (``KINDS``) all mutants of the line are meant. Nobody runs what is in a ``Protocol``.
+Without a kind (``KINDS``) it covers all mutants of the line. The body of a ``Protocol`` never runs.
 """
 
 import ast
@@ -17,16 +17,16 @@ KINDS: Final = {
     "boolean": ("FalseWithTrue", "TrueWithFalse"),
     "removal": ("RemoveStatement", "RemoveDecorator"),
 }
-"""Parts of the names of their operators."""
+"""Kinds, and parts of the names of their operators."""
 
 PRAGMA: Final = re.compile(r"# pragma: no mutate(?: (?P<kinds>[a-z, ]+))?: \S.*")
 
 
 class Equivalent:
-    """The mutants of one module that are not to be tried.
+    """The equivalent mutants of a module.
 
     Raises:
-        KeyError: a comment names a kind that there is not.
+        KeyError: a comment names an unknown kind.
     """
 
     def __init__(self, source: str) -> None:
@@ -44,5 +44,5 @@ class Equivalent:
                 self._operators |= dict.fromkeys(range(node.lineno, node.end_lineno + 1), ("",))
 
     def has(self, line: int, operator: str) -> bool:
-        """Whether a mutant is equivalent that an ``operator`` of this name makes at a ``line``."""
+        """Whether the mutant of ``operator`` (a name) at ``line`` is equivalent."""
         return any(each in operator for each in self._operators.get(line, ()))

@@ -1,7 +1,7 @@
-"""Runs pytest in a fork of this process, which has already imported the slow third-party modules.
+"""Runs pytest in a fork of this process, which has already imported slow third-party modules.
 
-To begin a Python and import pytest, Hypothesis and the server's libraries takes longer than most of
-the tests; there is one run for each mutant.
+Starting Python and importing pytest, Hypothesis and the server's libraries would take longer than
+most tests, and there is one run per mutant.
 """
 
 import os
@@ -22,12 +22,12 @@ from cosmic_ray.work_item import TestOutcome
 
 
 def run_tests(command: str, timeout: float, *, compiled: bool = False) -> tuple[TestOutcome, str]:
-    """Run pytest in the current folder; return the outcome of the tests, and their output.
+    """Run pytest in the current folder; return the outcome and the output.
 
     Args:
         command: pytest's arguments.
-        timeout: seconds; a run that takes longer has failed.
-        compiled: whether what is compiled stays.
+        timeout: seconds; a longer run counts as failed.
+        compiled: whether to write bytecode files.
     """
     with tempfile.TemporaryFile("w+") as output:
         child = os.fork()
@@ -39,7 +39,7 @@ def run_tests(command: str, timeout: float, *, compiled: bool = False) -> tuple[
             in_time = select.select([ended], [], [], timeout)[0]
         finally:
             os.close(ended)
-            # Also the processes that the tests have started.
+            # Kill also the processes that the tests started.
             os.killpg(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
         output.seek(0)
@@ -56,7 +56,7 @@ def _be_pytest(arguments: list[str], output: int, compiled: bool) -> NoReturn:
         sys.dont_write_bytecode = not compiled
         sys.path[0] = str(Path.cwd())
         tempfile.tempdir = None
-        # Modules of the project that are already imported are not those of the copy.
+        # Already imported test modules are not those of the copy.
         for name in list(sys.modules):
             if name.partition(".")[0] == "tests":
                 del sys.modules[name]

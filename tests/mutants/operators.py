@@ -1,7 +1,7 @@
-"""A kind of change that the tool does not have: a statement is left out.
+"""An operator that cosmic-ray lacks: remove a statement.
 
-A call whose result nobody uses, an assignment to an attribute, and a ``raise`` are there for what
-they do; whether it is done is what a test must see. (A sync that is left out changes no value.)
+It removes calls whose result is unused, assignments to attributes, and ``raise``. These matter only
+by their effect, which a test must notice: a missing sync, for example, changes no value.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ Position = tuple[tuple[int, int], tuple[int, int]]
 
 
 class RemoveStatement:
-    """Puts ``pass`` in the place of a statement; an operator of cosmic-ray's."""
+    """Replaces a statement by ``pass``; an operator for cosmic-ray."""
 
     @classmethod
     def arguments(cls) -> tuple[()]:
         return ()
 
     def mutation_positions(self, node: Any) -> Iterator[Position]:
-        if node.type == "simple_stmt" and _does_something(node.children[0]):
+        if node.type == "simple_stmt" and _has_an_effect(node.children[0]):
             yield (node.start_pos, node.end_pos)
 
     def mutate(self, node: Any, _: int) -> Any:
@@ -29,11 +29,11 @@ class RemoveStatement:
         return node
 
 
-def _does_something(statement: Any) -> bool:
+def _has_an_effect(statement: Any) -> bool:
     if statement.type == "atom_expr":
         return bool(statement.children[-1].type == "trailer")
     if statement.type == "expr_stmt":
-        # One that only says a type does nothing.
+        # A bare annotation has no effect.
         is_set = (
             statement.children[1].type != "annassign" or len(statement.children[1].children) > 2
         )

@@ -1,6 +1,6 @@
-"""The modules to mutate, their tests, and the operators: the one file to change for a new module.
+"""The modules to mutate, their tests, and the operators. Add new modules here.
 
-Files are given as patterns from the top of the project, so that one that moves is still found.
+Modules are glob patterns from the top of the project.
 """
 
 from dataclasses import dataclass
@@ -9,23 +9,23 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Part:
-    """Some modules, and the tests that must notice when they are not as they are."""
+    """Modules, and the tests that must kill their mutants."""
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
-    """Those that notice most come first: the first to fail is the last to run."""
+    """Put the most sensitive first: a run ends at the first failure."""
     share: int = 1
-    """One of this many mutants is tried, where all would take hours; their place decides which."""
+    """One mutant in so many is tried, where all would take hours."""
 
 
 LONG: Final = "-knot endless and not a_bit_that_flips and not lost_steps_is_invalid_for_the_server"
-"""Leaves out tests that take longer than all others of their file."""
+"""Skips tests that take longer than the rest of their file."""
 
 SEEDS: Final = tuple(
     f"tests/simulation/test_seeds.py::test_no_promise_is_broken_with_any_seed[{piece}]"
     for piece in range(4)
 )
-"""The simulation's, in place of a part's own tests."""
+"""The tests of the simulation, for ``--seeds``."""
 
 CONNECTIONS: Final = (
     "tests/http/test_deadlines.py",
@@ -182,5 +182,5 @@ OPERATORS: Final = (
         )
     ),
 )
-"""One change of each kind: a comparison is turned round and moved by one, an addition is a
-subtraction. The other operators of the tool say the same once more, or change annotations."""
+"""One change of each kind: comparisons are inverted and shifted by one, additions become
+subtractions. The other operators of cosmic-ray are redundant or change annotations."""

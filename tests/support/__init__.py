@@ -1,1 +1,1 @@
-"""What tests are built with; nothing here is a test."""
+"""Helpers of the tests: servers, engines, clients, fakes, and what a test requires. No tests."""

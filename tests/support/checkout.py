@@ -1,4 +1,4 @@
-"""A checkout, as far as it matters to a user who types ``make run`` in it, and what runs there."""
+"""A folder in which ``make run`` works as in a checkout, and the commands that run in it."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from tests.support.waiting import PATIENCE, until
 
 
 def checkout(folder: Path) -> Path:
-    """Make ``folder`` one; its path is short enough for a Unix socket."""
+    """Prepare ``folder``, whose path must be short enough for a Unix socket."""
     folder.joinpath(".venv").symlink_to(sys.prefix)
     for name in ("supervisord.conf", "fibcore.conf", "Makefile"):
         shutil.copyfile(ROOT / name, folder / name)
@@ -23,7 +23,7 @@ def checkout(folder: Path) -> Path:
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    # Without what a make hands down to the make that it runs: nobody's shell has that.
+    # Without the variables that make passes to a nested make.
     foreign = {
         name: value
         for name, value in os.environ.items()
@@ -33,7 +33,7 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def run(home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """``make run`` where it does not come to serving."""
+    """Run ``make run`` where it fails before it serves."""
     return subprocess.run(
         [sys.executable, "-m", "supervise.run"],
         cwd=home,
@@ -47,7 +47,7 @@ def run(home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
 
 @contextlib.contextmanager
 def running(home: Path, **settings: str) -> Iterator[int]:
-    """``make run`` on a free port, which is given."""
+    """Run ``make run`` on a free port; yield the port."""
     port = free_port()
     with home.joinpath("terminal").open("w") as terminal:
         process = subprocess.Popen(
@@ -71,7 +71,7 @@ def said(home: Path) -> str:
 
 
 def ended(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in the folder, without a variable, to its end."""
+    """Run a program in the folder, without settings, to its end."""
     return subprocess.run(
         words,
         cwd=home,
@@ -84,10 +84,10 @@ def ended(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def restart(home: Path) -> subprocess.CompletedProcess[str]:
-    """``make restart`` in the folder."""
+    """Run ``make restart`` in the folder."""
     return ended(home, sys.executable, "-m", "supervise.restart")
 
 
 def command(home: Path, name: str, *arguments: str) -> str:
-    """What a user types in the folder, without a variable."""
+    """Return the output of an installed command in the folder, without settings."""
     return ended(home, f"{sys.prefix}/bin/{name}", *arguments).stdout

@@ -1,4 +1,4 @@
-"""What documents show a user."""
+"""Reads code blocks from the documents."""
 
 import re
 from pathlib import Path
@@ -13,11 +13,11 @@ DOCUMENTS: Final = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.
 
 
 def blocks(document: Path, language: str) -> list[str]:
-    """What ``document`` has in ``language``."""
+    """Return the code blocks of ``document`` in ``language``."""
     return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", document.read_text())
 
 
 def block(document: Path, language: str) -> str:
-    """The one block of ``document`` in ``language``."""
+    """Return the only code block of ``document`` in ``language``."""
     (found,) = blocks(document, language)
     return found

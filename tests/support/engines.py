@@ -1,12 +1,11 @@
-"""Real servers of the stores that are shared, from Debian's packages, in folders of their own.
+"""Real engines from Debian's packages, each in a temporary folder.
 
     with Postgresql() as engine:
         engine.url          # postgresql://fibcore@127.0.0.1:4711/fibcore
         engine.kill(); engine.start()
 
-They listen on free ports, of the loopback alone unless told otherwise, and end with the ``with``,
-whatever happens in it. As root, they run as the user that their package made: PostgreSQL insists on
-that.
+They listen on free ports of the loopback interface, unless ``host`` is set, and end with the
+``with`` block. As root they run as their package's system user: PostgreSQL requires that.
 """
 
 import abc
@@ -29,22 +28,22 @@ from tests.support.waiting import PATIENCE, states, until, until_ended
 
 
 class Engine(abc.ABC):
-    """A server, from ``__enter__`` or ``start`` to ``__exit__`` or ``kill``."""
+    """A server; it runs from ``__enter__`` or ``start`` to ``__exit__``, ``kill`` or ``stop``."""
 
     user: str
-    """The system user of the package."""
+    """The package's system user."""
 
     programs: Sequence[str]
-    """The programs of its packages; a test that lacks one is skipped."""
+    """Required programs; see ``requires.program``."""
 
     host = "127.0.0.1"
-    """The address; set another one before it starts."""
+    """The address; may be changed before the start."""
 
     def __init__(self) -> None:
         for each in self.programs:
             requires.program(each)
-        # Short, as the path of a socket has 107 bytes; for tests, which cut no power, in memory as
-        # their own folders (tests/conftest.py), and for the benchmark on the disk.
+        # Short, as the path of a socket has at most 107 bytes. Tests use memory, like their own
+        # folders (tests/conftest.py): they cut no power. The benchmark uses the disk.
         root = os.environ.get("PYTEST_DEBUG_TEMPROOT")
         self.folder = Path(tempfile.mkdtemp(prefix="fib-", dir=root))
         self.port = free_port()
@@ -59,7 +58,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def url_at(self, port: int) -> str:
-        """``FIB_STORE`` for the server at ``port``."""
+        """Return ``FIB_STORE`` for the server at ``port``."""
 
     @property
     def url(self) -> str:
@@ -68,10 +67,10 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def is_ready(self) -> bool:
-        """Whether it answers."""
+        """Return whether it answers."""
 
     def prepare(self) -> None:  # noqa: B027
-        """Prepare its first start."""
+        """Prepare the first start."""
 
     def run(
         self, program: str, *arguments: str | Path, check: bool = True
@@ -119,7 +118,7 @@ class Engine(abc.ABC):
         return self.wait_until_it_is_ready()
 
     def launch(self) -> None:
-        """Start it."""
+        """Start it without waiting."""
         assert self.process is None
         program, *arguments = self.command
         with (self.folder / "log").open("ab") as log:
@@ -161,9 +160,9 @@ class Engine(abc.ABC):
 
     @contextlib.contextmanager
     def hung(self) -> Iterator[None]:
-        """Stop all of its processes meanwhile; the kernel still accepts connections."""
+        """Stop its processes meanwhile, as by SIGSTOP; the kernel still accepts connections."""
         self.signal_all(signal.SIGSTOP)
-        # A thread that runs stops a little later.
+        # A running thread stops a little later.
         stopped = {"T", "Z", "X"}
         until(lambda: all(states(pid) <= stopped for pid in self._processes()), "all threads stop")
         try:
@@ -172,19 +171,19 @@ class Engine(abc.ABC):
             self.signal_all(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Kill all of its processes at once, as a crash does; a second call does nothing."""
+        """Kill all of its processes at once, as a crash does. Idempotent."""
         if self.process is not None:
-            # Stopped first, so that none is made meanwhile.
+            # Stopped first, so that none starts another one meanwhile.
             self.signal_all(signal.SIGSTOP)
             pids = self._processes()
             self.signal_all(signal.SIGKILL)
             self.process.wait(PATIENCE)
             self.process = None
-            # What its children share is in use until the last of them has gone.
+            # Shared memory stays in use until the last child has ended.
             until_ended(*pids)
 
     def stop(self) -> None:
-        """Shut it down in good order, at once."""
+        """Shut it down cleanly and fast."""
         assert self.process is not None
         self.process.send_signal(signal.SIGINT)
         self.process.wait(PATIENCE)
@@ -195,7 +194,7 @@ class Postgresql(Engine):
     """One PostgreSQL server with a database ``fibcore``.
 
     Args:
-        settings: more of its configuration: ``{"fsync": "off"}``.
+        settings: additional configuration, such as ``fsync="off"``.
     """
 
     user = "postgres"
@@ -216,7 +215,7 @@ class Postgresql(Engine):
             "listen_addresses": self.host,
             "unix_socket_directories": str(self.folder),
             "shared_buffers": "16MB",
-            # In its folder: one that is killed leaves it in /dev/shm otherwise, and for ever.
+            # In its folder: in /dev/shm it would outlive a killed server.
             "dynamic_shared_memory_type": "mmap",
             **self.settings,
         }
@@ -227,13 +226,13 @@ class Postgresql(Engine):
         return f"postgresql://fibcore@{self.host}:{port}/postgres"
 
     def prepare(self) -> None:
-        # Nothing here need be on disk when it returns.
+        # No data needs to be durable yet.
         self.run(
             "initdb",
             *("--no-sync", "--auth=trust", "--username=fibcore", "--encoding=UTF8"),
             *("--locale=C", f"--pgdata={self.data}"),
         )
-        # What is trusted at first is the loopback alone.
+        # By default only the loopback interface is trusted.
         with (self.data / "pg_hba.conf").open("a") as rules:
             rules.write("host all,replication all samenet trust\n")
 
@@ -264,22 +263,21 @@ class Standby(Postgresql):
         )
 
     def is_waited_for(self) -> None:
-        """Make each commit of the primary wait for this standby from now on."""
+        """Make it synchronous: each commit of the primary waits for it from now on."""
         self._primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
         self._primary.sql("SELECT pg_reload_conf()")
         states = "SELECT sync_state FROM pg_stat_replication"
         until(lambda: self._primary.sql(states) == "sync", "the standby is synchronous")
 
     def promote(self) -> None:
-        """Promote it."""
         self.sql("SELECT pg_promote()")
 
 
 class Redis(Engine):
-    """One Redis server that appends each write to a file, and syncs it.
+    """One Redis server with an append-only file, synced at each write.
 
     Args:
-        settings: more of its configuration: ``{"appendfsync": "no"}``.
+        settings: additional configuration, such as ``appendfsync="no"``.
     """
 
     user = "redis"
@@ -318,11 +316,11 @@ class Redis(Engine):
 
 
 class Etcd(Engine):
-    """One etcd server, a cluster of its own unless ``settings`` name others.
+    """One etcd server, a single-member cluster unless ``settings`` name others.
 
     Args:
-        name: of the member.
-        settings: more of its flags: ``{"initial_cluster": "…"}``.
+        name: its member name.
+        settings: additional flags, such as ``initial_cluster="…"``.
     """
 
     user = "etcd"
@@ -364,27 +362,27 @@ class Etcd(Engine):
         return self.ctl("endpoint", "health", check=False).returncode == 0
 
     def leads(self) -> bool:
-        """Whether it leads its cluster, as it sees that."""
-        said = self.ctl("endpoint", "status", "-w", "json", check=False).stdout
-        if not said:
+        """Whether it considers itself the leader."""
+        output = self.ctl("endpoint", "status", "-w", "json", check=False).stdout
+        if not output:
             return False
-        status = json.loads(said)[0]["Status"]
-        # Without one there is no such member in the JSON.
+        status = json.loads(output)[0]["Status"]
+        # Without a leader the JSON lacks this field.
         return bool(status.get("leader") == status["header"]["member_id"])
 
     def ctl(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run etcdctl."""
         endpoint = f"--endpoints=http://{self.host}:{self.port}"
-        # Who only looks whether it answers looks again.
+        # A readiness check is repeated anyway.
         timeout = f"--command-timeout={PATIENCE if check else 2:g}s"
         return self.run("etcdctl", endpoint, timeout, *command, check=check)
 
 
 class EtcdCluster:
-    """Members of etcd, from ``__enter__`` to ``__exit__``.
+    """An etcd cluster; it runs from ``__enter__`` to ``__exit__``.
 
     Args:
-        hosts: where they listen, one on each.
+        hosts: the addresses, one per member.
     """
 
     def __init__(self, *hosts: str) -> None:
@@ -416,11 +414,11 @@ class EtcdCluster:
             each.__exit__()
 
     def launch(self, member: Etcd) -> None:
-        """Start one of them."""
+        """Start one member without waiting."""
         member.launch()
 
     def leader(self) -> Etcd:
-        """The member that leads, once there is one."""
+        """Wait for a leader and return it."""
         found: list[Etcd] = []
 
         def is_known() -> bool:

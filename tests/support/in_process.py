@@ -1,4 +1,4 @@
-"""The service in this process, over connections without sockets, by either implementation."""
+"""Runs the service in this process, with connections without sockets, in either implementation."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +26,7 @@ DEFAULTS: Final = Settings.from_environ({"FIB_ALLOWED_HOSTS": HOST})
 
 
 class Implementation:
-    """How requests come to the service: its name, and the protocol of a connection."""
+    """An HTTP implementation: its name, and the protocol class of its connections."""
 
     def __init__(self, name: str, protocols: Callable[[Service, Table], Any]) -> None:
         self.name = name
@@ -40,8 +40,7 @@ PROTOCOL: Final = Implementation(
     "protocol", lambda service, table: Protocol.bound_to(Hub(service, table))
 )
 PLAIN_APPLICATION: Final = Implementation("plain application", lambda *_: HttpToolsProtocol)
-"""The Starlette application under uvicorn's own protocol: the reference of
-``web.http.protocol``."""
+"""The Starlette application on uvicorn's protocol: the reference for ``web.http.protocol``."""
 
 
 async def _compute(index: int) -> bytes:
@@ -49,13 +48,13 @@ async def _compute(index: int) -> bytes:
 
 
 class InProcessService:
-    """A service over ``store``, and the connections to it.
+    """A service on ``store``, and its connections.
 
     Args:
-        loop: closed by whoever made it.
-        implementation: how requests come to it.
-        table: which are answered.
-        settings: that differ from the defaults, by their fields' names.
+        loop: the caller closes it.
+        implementation: of HTTP.
+        table: the endpoints.
+        settings: fields that differ from the defaults.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class InProcessService:
         self.failures = Failures(loop)
         bounds = replace(DEFAULTS, **settings)  # type: ignore[arg-type]
         self.service = Service(bounds, lambda: store, fail_stop=self.failures.fail_stop)
-        # A process works them out elsewhere: the clock of the tests knows of none.
+        # Compute in this process: a worker process would not follow the test's clock.
         self.service.lookup._worker.compute = _compute  # type: ignore[method-assign]
         loop.run_until_complete(self.service.__aenter__())
         loop.awaits.append(self._is_at_work)
@@ -95,16 +94,16 @@ class InProcessService:
 
     @property
     def hub(self) -> Hub:
-        """What the connections share, by the protocol."""
+        """The hub that the protocol's connections share."""
         return cast("type[Protocol]", self.config.http_protocol_class).shared_hub
 
     def _is_at_work(self) -> bool:
-        """Whether a thread is working, not blocked, and will notify the loop."""
+        """Whether a thread is working (not blocked) and will notify the loop."""
         assert not self.failures, f"the process would have ended: {self.failures}"
         return self.stepper._commit_began is not None and not self.store.asking
 
     def connect(self, room: int | None = None) -> Connection:
-        """A new connection; see ``Connection``."""
+        """Open a connection; see ``Connection``."""
         protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server, app_state={}, _loop=self.loop
         )
@@ -113,33 +112,33 @@ class InProcessService:
         return connection.open(protocol)
 
     def stop(self) -> None:
-        """Stop it, as uvicorn's server does. Later connections are not accepted."""
+        """Stop gracefully, as uvicorn's server does."""
         for protocol in list(self.server.connections):
             protocol.shutdown()
 
     def kill(self, *, committed: bool) -> None:
-        """End it as ``kill -9`` does: all clients are cut off.
+        """End it as by ``kill -9``: all clients are disconnected.
 
         Args:
-            committed: whether the commit that is under way has come to the disk.
+            committed: whether the commit in progress reached the disk.
         """
         for connection in self.connections:
             if not connection.lost:
                 connection.is_gone = True
                 connection.abort()
         self.loop.settle()
-        # What is left of it reaches neither a client nor the disk any more.
+        # From now on it affects neither clients nor the disk.
         self.store.cut_off(committed=committed)
         self.close()
 
     def abandon(self) -> None:
-        """End everything, whatever is wrong."""
+        """End everything after a failure."""
         self.store.cut_off(committed=False)
         if not self.failures:
             self.stepper.close()
 
     def close(self) -> None:
-        """Cut all connections, have all commits made, and close the service."""
+        """Abort all connections, complete the commits, and close the service."""
         for connection in self.connections:
             connection.abort()
         self.store.blocking = False

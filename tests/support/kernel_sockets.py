@@ -1,4 +1,4 @@
-"""The kernel's own list of TCP sockets: proc_net_tcp(5)."""
+"""Reads the kernel's list of TCP sockets; see proc_net_tcp(5)."""
 
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,18 +13,18 @@ class KernelSocket(NamedTuple):
     local: int
     """The port."""
     other: str
-    """The address and port of the other end."""
+    """Address and port of the peer."""
     state: str
     unsent: int
-    """Bytes that the other end has not acknowledged."""
+    """Bytes that the peer has not acknowledged."""
     unread: int
-    """Bytes that wait to be read; of a listening socket: connections that wait to be accepted."""
+    """Bytes to be read; of a listening socket: connections to be accepted."""
     held: bool
-    """Whether a process has a descriptor of it."""
+    """Whether a process has it open."""
 
 
 def sockets_at(port: int) -> list[KernelSocket]:
-    """The sockets at ``port``. One may be listed twice while others come and go."""
+    """Return the sockets at ``port``. One may be listed twice while others open and close."""
     found = []
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, other, state, queues, _, _, _, _, inode, *_ = line.split()

@@ -1,4 +1,4 @@
-"""What tests of the number at an index share: a queue that they hold up, and its process."""
+"""Helpers of the tests of ``/numbers``: a queue that waits for the test, and its worker process."""
 
 import asyncio
 from pathlib import Path
@@ -12,17 +12,17 @@ from fibcore.numbers.queue import MAX_WAITING, Found, NumberQueue
 from fibcore.numbers.worker_process import most_digits
 
 LONG: Final = 1_000_000
-"""An index whose number is computed in the process."""
+"""An index whose number is computed in the worker process."""
 
 
 def workers_of(server: int) -> list[int]:
-    """The processes that a server has started."""
+    """Return the child processes of a server."""
     children = Path(f"/proc/{server}/task/{server}/children").read_text()
     return [int(each) for each in children.split()]
 
 
 class Held:
-    """A queue whose numbers are computed when the test says so."""
+    """A number queue whose computations wait for ``go_on``."""
 
     def __init__(
         self,
@@ -65,11 +65,11 @@ class Held:
 
     @property
     def shed(self) -> list[int]:
-        """The numbers for which somebody has waited in vain."""
+        """The indexes whose requests were shed."""
         return [index for index, found in self.found if isinstance(found, OverloadedError)]
 
     async def finish(self) -> list[int]:
-        """Have all that is waited for computed; return in which order."""
+        """Complete all computations; return their order."""
         for _ in range(self.queue.queued):
             self.go_on.put_nowait(None)
         while self.queue.queued:

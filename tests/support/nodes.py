@@ -1,4 +1,4 @@
-"""Several servers on one sequence of a shared store."""
+"""Runs several servers on one sequence in an engine."""
 
 import socket
 import uuid
@@ -16,10 +16,10 @@ class Nodes:
     """Servers on one sequence of ``engine``.
 
     Args:
-        engine: it runs.
-        logs: the folder of the servers' logs.
-        stack: ends them.
-        first: the index at which the sequence is made.
+        engine: must be running.
+        logs: folder for the servers' logs.
+        stack: stops the servers.
+        first: the index at which the sequence is created.
     """
 
     def __init__(self, engine: Engine, logs: Path, stack: ExitStack, *, first: int = 0) -> None:
@@ -46,14 +46,14 @@ class Nodes:
         settings: Mapping[str, str] | None = None,
         command: Sequence[str] = SERVER,
     ) -> ServerProcess:
-        """Start one.
+        """Start a server.
 
         Args:
-            url: of the engine, if that is to be reached in another way.
-            make: the sequence, if it is not there.
-            listener: its socket, if it is that of one before.
-            settings: more of the environment.
-            command: what to run instead of ``python -m web``.
+            url: of the engine, for example through a proxy.
+            make: whether to create the sequence if it is missing.
+            listener: the socket of an earlier server.
+            settings: additional environment variables.
+            command: run instead of ``python -m web``.
         """
         self._count += 1
         if make:

@@ -1,6 +1,6 @@
-"""What bytes say, and what answers say: parsed by the tests, with httptools and without ``web``.
+"""Parses requests and answers for the tests, with httptools and without ``web``.
 
-A stream is fed to httptools one byte at a time, so that it is known where each thing ends.
+A stream is fed to httptools one byte at a time, to learn where each element ends.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ Field = tuple[bytes, bytes]
 
 @dataclass
 class ParsedRequest:
-    """A request, as far as it has arrived."""
+    """A request, perhaps incomplete."""
 
     line: bytes = b""
     """The request line, with its end."""
@@ -27,22 +27,21 @@ class ParsedRequest:
     keeps_alive: bool = True
     has_upgrade: bool = False
     head_size: int = 0
-    """Bytes of the head, or those of it that are there."""
+    """Bytes of the head received so far."""
     body_size: int = 0
     """Bytes of the body, without its framing."""
     framing: int = 0
-    """Bytes of what stands around the chunks of the body, trailers included, less eight for each
-    of the body's bytes: how much that was at the most."""
+    """Highest value of: bytes of chunk framing and trailers, minus eight per byte of body."""
     has_head: bool = False
     is_whole: bool = False
 
     def values(self, name: bytes) -> list[bytes]:
-        """What the fields of that name say, which is given in lower case."""
+        """Return the values of the fields with this name, given in lower case."""
         return [value.strip(b" \t") for found, value in self.fields if found == name]
 
     @property
     def length(self) -> int | None:
-        """Of the body, as it is announced; None where it is chunked."""
+        """The announced length of the body; None if chunked."""
         if self.values(b"transfer-encoding"):
             return None
         (length,) = self.values(b"content-length") or [b""]
@@ -50,7 +49,7 @@ class ParsedRequest:
 
     @property
     def path(self) -> bytes | None:
-        """The path of the target as it stands there, if it has one."""
+        """The path of the target, undecoded, if there is one."""
         try:
             return httptools.parse_url(self.target).path
         except httptools.HttpParserInvalidURLError:
@@ -59,12 +58,12 @@ class ParsedRequest:
 
 @dataclass
 class ParsedStream:
-    """All that httptools can say of a stream."""
+    """A stream as parsed by httptools."""
 
     requests: list[ParsedRequest] = field(default_factory=list)
     is_malformed: bool = False
     rest: bytes = b""
-    """What follows an upgrade, of which httptools says nothing."""
+    """Data after an upgrade, which httptools does not parse."""
 
 
 class _Recorder:
@@ -101,7 +100,7 @@ class _Recorder:
 
 
 def parse(data: bytes) -> ParsedStream:
-    """Parse what ``data`` holds, up to an upgrade or to where it is malformed."""
+    """Parse ``data`` up to an upgrade or to where it is malformed."""
     recorder = _Recorder()
     stream = recorder.stream
     framing = 0
@@ -112,7 +111,7 @@ def parse(data: bytes) -> ParsedStream:
             recorder.parser.feed_data(data[at : at + 1])
         except httptools.HttpParserUpgrade:
             recorder.now.head_size += 1
-            # It says that the request is whole, which it is only if it has no body.
+            # httptools reports the request as complete, which is true only without a body.
             recorder.now.is_whole = recorder.now.length == 0
             stream.rest = data[at + 1 :]
             break
@@ -134,32 +133,30 @@ def parse(data: bytes) -> ParsedStream:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer as it was sent."""
-
     status: int
     fields: tuple[Field, ...]
     body: bytes
 
     def field(self, name: bytes) -> bytes | None:
-        """The value of the field of that name, which is given in lower case."""
+        """Return the value of the field with this name, given in lower case."""
         return dict(self.fields).get(name)
 
     @property
     def index(self) -> int | None:
-        """Where the sequence stands, from the ETag."""
+        """The index, from the ETag."""
         tag = self.field(b"etag")
         return None if tag is None else index_of(tag.decode())
 
 
 START: Final = b"HTTP/1.1 "
-"""With which no body of ours begins."""
+"""No body begins with this."""
 
 
 def answer_at(sent: bytes, at: int, *, has_body: bool) -> tuple[Answer, int] | None:
-    """The answer that begins at ``at`` and where it ends; None if it is not all there.
+    """Return the answer at ``at`` and its end; None if it is incomplete.
 
     Args:
-        has_body: whether it has the body that it announces, as none to a HEAD has.
+        has_body: False for the answer to a HEAD request.
     """
     end = sent.find(b"\r\n\r\n", at)
     if end < 0:
@@ -175,12 +172,12 @@ def answer_at(sent: bytes, at: int, *, has_body: bool) -> tuple[Answer, int] | N
 
 
 def answers_in(sent: bytes) -> list[Answer]:
-    """Take apart what a server has sent: whole answers, one after the other, and nothing else."""
+    """Split the bytes of complete answers, and nothing else, into answers."""
     answers = []
     at = 0
     while at < len(sent):
         head_end = sent.find(b"\r\n\r\n", at) + 4
-        # To a HEAD there is none.
+        # The answer to a HEAD request has none.
         has_body = head_end < len(sent) and not sent.startswith(START, head_end)
         found = answer_at(sent, at, has_body=has_body)
         assert found is not None, sent[at:]

@@ -1,11 +1,11 @@
-"""Pythons that start at once: forks of one that has imported what servers do.
+"""Fast start of Python processes: forks of a template that has imported the server's libraries.
 
     server = start(["python", "-m", "web"], stdin, log, log, environment)
     server.wait(PATIENCE)
 
-To begin a Python and import the server's libraries takes it longer than most of what tests ask of
-it, and there are hundreds of them. From ``-m``, a file or ``-c`` on they run as ever, in the folder
-of now; what supervisord, a shell or a user starts begins as anywhere.
+Starting Python and importing these libraries takes longer than most tests, and there are hundreds
+of starts. A fork runs ``-m``, a file or ``-c`` as usual, in the current folder. Processes that
+supervisord or a shell starts are not forks.
 """
 
 import atexit
@@ -26,12 +26,12 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 
-LARGEST: Final = 131_072
-"""Bytes of a message: an environment."""
+MAX_MESSAGE_BYTES: Final = 131_072
+"""A message contains an environment."""
 
 
 class Prepared:
-    """A Python that was forked; it is used as a ``Popen`` is."""
+    """A forked Python process, with the interface of ``Popen``."""
 
     def __init__(self, template: "_Template", pid: int) -> None:
         self._template = template
@@ -39,15 +39,15 @@ class Prepared:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Its exit status, negative for a signal, or None while it runs."""
+        """Return its exit status, negative for a signal, or None while it runs."""
         if self.returncode is None:
             self.returncode = self._template.ask({"ended": self.pid})
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until it has ended; return its exit status, negative for a signal."""
+        """Wait for its end; return its exit status, negative for a signal."""
         if self.returncode is None:
-            # Its id is its own until it has been asked about.
+            # The template reaps it only when asked: until then the id is not reused.
             ended = os.pidfd_open(self.pid)
             try:
                 select.select([ended], [], [], timeout)
@@ -59,21 +59,19 @@ class Prepared:
         return self.returncode
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send it a signal, if it has not ended."""
+        """Send a signal unless it has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Ask it to end."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
         self.send_signal(signal.SIGKILL)
 
 
 class _Template:
-    """The process that is forked. It ends with the one that has made this."""
+    """The process that is forked. It ends with its parent."""
 
     def __init__(self) -> None:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -94,18 +92,18 @@ class _Template:
     def ask(self, question: object, descriptors: Sequence[int] = ()) -> Any:
         with self._lock:
             socket.send_fds(self._socket, [json.dumps(question).encode()], descriptors)
-            answer = self._socket.recv(LARGEST)
+            answer = self._socket.recv(MAX_MESSAGE_BYTES)
         assert answer, "the template has ended"
         return json.loads(answer)
 
 
 def _network() -> str:
-    """The namespace that a socket would be made in, as of now."""
+    """Return the current network namespace of the calling thread."""
     return str(Path("/proc/thread-self/ns/net").readlink())
 
 
 NETWORK: Final = _network()
-"""That of all tests which say nothing else."""
+"""The namespace of most tests."""
 
 _template: Final = functools.cache(_Template)
 
@@ -117,10 +115,10 @@ def start(
     environment: Mapping[str, str],
     folder: Path | None = None,
 ) -> Prepared | subprocess.Popen[bytes]:
-    """Start ``command``, prepared if it is a Python that would begin like ours.
+    """Start ``command``, as a fork if it is this Python in a similar environment.
 
-    One in another network, with a library of its own before the others (LD_PRELOAD), whose coverage
-    is wanted, or whose environment the watchdog looks at, begins as a Python begins.
+    A command in another network namespace, with LD_PRELOAD, under coverage, or with variables of
+    supervisord that the watchdog reads, starts normally.
     """
     here = os.environ | {"COVERAGE_PROCESS_CONFIG": ""}
     begins_alike = _network() == NETWORK and all(
@@ -129,7 +127,7 @@ def start(
         if name.startswith(("LD_", "PYTHON", "COVERAGE_PROCESS", "SUPERVISOR_"))
     )
     if command[0] != sys.executable or not begins_alike:
-        # The template finds bench and tests, since it was started where they are.
+        # Like the template, it must find the packages bench and tests.
         path = [*filter(None, [environment.get("PYTHONPATH")]), str(ROOT)]
         environment = {**environment, "PYTHONPATH": os.pathsep.join(path)}
         return subprocess.Popen(
@@ -150,9 +148,9 @@ def start(
 
 
 def _fork_when_asked(asked: socket.socket) -> dict[str, Any]:
-    """Return in each fork what it is to be."""
+    """Serve requests; return the fork's arguments in each fork."""
     while True:
-        message, descriptors, _, _ = socket.recv_fds(asked, LARGEST, 2)
+        message, descriptors, _, _ = socket.recv_fds(asked, MAX_MESSAGE_BYTES, 2)
         if not message:
             os._exit(0)
         question: dict[str, Any] = json.loads(message)
@@ -175,7 +173,7 @@ def _fork_when_asked(asked: socket.socket) -> dict[str, Any]:
 
 
 def _be(command: Sequence[str], folder: str, environment: Mapping[str, str]) -> None:
-    """Be ``python *command`` from here on."""
+    """Become ``python *command``."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

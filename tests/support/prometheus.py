@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes a server, with the configuration of ``deploy/prometheus``."""
+"""Runs a real Prometheus with the configuration of ``deploy/prometheus``."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ OPS: Final = Path(__file__).parents[2] / "deploy" / "prometheus"
 
 
 class Prometheus:
-    """One that scrapes ``client``, with the rules and the job of ``ops``, but more often."""
+    """A running Prometheus; scrapes more often than configured in ``deploy``."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}/api/v1/"
@@ -58,7 +58,7 @@ def scraping(client: Client, folder: Path) -> Iterator[Prometheus]:
     with subprocess.Popen(command, cwd=folder) as process:
         prometheus = Prometheus(port)
         try:
-            until(prometheus.is_ready, "Prometheus is there")
+            until(prometheus.is_ready, "Prometheus is ready")
             yield prometheus
         finally:
             process.kill()

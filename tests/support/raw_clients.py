@@ -1,4 +1,4 @@
-"""A server over a database, and clients that send raw bytes, or do not read."""
+"""Clients that send raw bytes, or do not read the answers, and a server for them."""
 
 import socket
 import sqlite3
@@ -13,16 +13,16 @@ from tests.support.waiting import until
 
 @contextmanager
 def locked(database: Path) -> Iterator[sqlite3.Connection]:
-    """Lock the database: the next commit is under way as long as SQLite waits, at most 5 s."""
+    """Lock the database: the next commit waits for it, at most 5 s."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield connection
 
 
 def wait_until_all_is_read(client: Client) -> None:
-    """Wait until the server has accepted all connections, and taken in all that was sent to it.
+    """Wait until the server has accepted all connections and read all that was sent.
 
-    It looks at what it has been sent before it accepts another connection.
+    It processes received data before it accepts another connection.
     """
 
     def nothing_is_queued() -> bool:
@@ -61,15 +61,15 @@ def read_first(connection: socket.socket) -> bytes:
 
 
 LONG_INDEX = 5_000_000
-"""Of a number of 1 MB."""
+"""The index of a number of 1 MB."""
 
 PIPELINED = 10
-"""As many of them are more than the kernel takes in for a client that does not read."""
+"""So many such answers exceed the kernel's buffers for a client that does not read."""
 
 
 @contextmanager
 def slow_reader(client: Client, path: str = "/current") -> Iterator[socket.socket]:
-    """A client that asks for more than the kernel takes in for it, and reads one byte."""
+    """Provide a client that requests more than the kernel buffers, and reads one byte."""
     with client.raw(receive_buffer=4096) as slow:
         slow.sendall(PIPELINED * f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert slow.recv(1)
@@ -87,7 +87,7 @@ def serving(
 def say(client: Client, *pieces: bytes) -> bytes:
     """Send ``pieces``, close the sending half, and return everything received."""
     with client.raw() as connection:
-        # It may have been told that nothing more is read.
+        # The server may already have closed the connection.
         with suppress(ConnectionError):
             for piece in pieces:
                 connection.sendall(piece)
@@ -100,6 +100,6 @@ def statuses(received: bytes) -> list[int]:
 
 
 def in_the_kernel(client: Client) -> int:
-    """Bytes that the kernel holds of the answers on all connections, sent or not."""
+    """Return the bytes of answers in the kernel's buffers, over all connections."""
     ours = {each.other: each.unsent for each in sockets_at(client.port) if each.state != LISTENING}
     return sum(ours.values())

@@ -1,17 +1,17 @@
-"""All records of a sequence in an engine, which are read in pieces."""
+"""Reads and removes all records of a sequence in an engine."""
 
 from fibcore.stores.engine import EngineStore
 from fibcore.stores.records import PIECE
 
 
 def all_records(store: EngineStore) -> dict[str, str]:
-    """What is left of all processes."""
+    """Return all records, by name."""
     found: dict[str, str] = {}
     after = ""
     assert store._link is not None
     while True:
         piece, after = store._link.records(after)
-        # Redis hands out a small hash as a whole, and a few more of a large one.
+        # Redis returns a small hash whole, and may exceed the requested count.
         assert len(piece) <= max(2 * PIECE, 512)
         found |= piece
         if not after:
@@ -19,7 +19,6 @@ def all_records(store: EngineStore) -> dict[str, str]:
 
 
 def remove_records(store: EngineStore, records: dict[str, str]) -> None:
-    """Remove them, in pieces."""
     assert store._link is not None
     names = list(records)
     for start in range(0, len(names), PIECE):

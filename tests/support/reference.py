@@ -1,4 +1,4 @@
-"""The obvious models that the tests hold the real thing against."""
+"""Simple reference implementations, mostly from gmpy2, to compare results with."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import gmpy2
 
 
 def numbers() -> Iterator[int]:
-    """F(0), F(1), F(2), … as the definition has it."""
+    """Yield F(0), F(1), F(2), … from the definition."""
     a, b = 0, 1
     while True:
         yield a
@@ -16,22 +16,22 @@ def numbers() -> Iterator[int]:
 
 
 def fibonacci(index: int) -> int:
-    """F(index), from gmpy2; below 0 it is 0, as it is served."""
+    """Return F(index); 0 below index 0, as ``/previous`` is served."""
     return int(gmpy2.fib(max(index, 0)))
 
 
 def digits_of(index: int) -> bytes:
-    """The decimal digits of F(index), below 0 those of 0. Not bound to Python's 4,300 digits."""
+    """Return the digits of ``fibonacci(index)``, without Python's limit of 4,300 digits."""
     return bytes(gmpy2.fib(max(index, 0)).digits(), "ascii")
 
 
 def fibonacci_modulo(index: int) -> int:
-    """F(index) modulo 2**64 at any index: the Lucas sequence U(1, -1), from gmpy2."""
+    """Return F(index) modulo 2**64, by the Lucas sequence U(1, -1)."""
     return int(gmpy2.lucasu_mod(1, -1, index, 2**64)) if index > 0 else 0
 
 
 def crossing(length: int) -> int:
-    """The index of the first Fibonacci number of more than ``length`` digits."""
+    """Return the index of the first Fibonacci number with more than ``length`` digits."""
     golden = math.log10((1 + math.sqrt(5)) / 2)
     near = max(0, math.floor((length + math.log10(5) / 2) / golden) - 2)
     return next(n for n in itertools.count(near) if len(digits_of(n)) > length)
