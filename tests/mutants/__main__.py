@@ -1,9 +1,9 @@
 """Tests the tests: each small change of the code (a mutant) must make one of them fail.
 
-make mutants                              all parts; see ``parts``
-make mutants MUTANTS_ARGS="stepper"       one part; MUTANTS_SECONDS=600 limits the time
-make mutants MUTANTS_ARGS="--list"        the survivors so far, without running anything
-make mutants MUTANTS_ARGS="--seeds stepper"   a sample, against seeds of the simulation only
+    make mutants                              all parts; see ``parts``
+    make mutants MUTANTS_ARGS="stepper"       one part; MUTANTS_SECONDS=600 limits the time
+    make mutants MUTANTS_ARGS="--list"        the survivors so far, without running anything
+    make mutants MUTANTS_ARGS="--seeds stepper"   a sample, against seeds of the simulation only
 
 Each part works in its own copy of the project, in build/mutants, so that several can run at once.
 A run can be interrupted: outcomes are kept there until the module changes. Survivors are tried

@@ -1,6 +1,6 @@
 """Plants defects, to show that seeds find them; each is a small change of the product's source.
 
-python -m tests.simulation --bug no_identity --seeds 1000
+python -m tests.simulation --bug batches_have_no_identity --seeds 1000
 """
 
 import builtins

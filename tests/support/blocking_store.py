@@ -1,4 +1,4 @@
-"""A store whose commits end when the test says so, on a real event loop."""
+"""A fake store whose commits the test completes, for a real event loop."""
 
 from queue import SimpleQueue
 
@@ -7,7 +7,7 @@ from tests.support.waiting import PATIENCE
 
 
 class BlockingStore:
-    """A store that is in the middle of each commit until ``finish`` is called."""
+    """A store whose commits block until ``finish`` is called."""
 
     exclusive = True
     where = "blocking"
@@ -40,9 +40,9 @@ class BlockingStore:
         self.closed = True
 
     def begun(self) -> int:
-        """Wait until a commit is under way; return the index that it leads to."""
+        """Wait until a commit has begun; return its index."""
         return self._begun.get(timeout=PATIENCE)
 
     def finish(self) -> None:
-        """Let one commit succeed, the present one or the next."""
+        """Let one commit succeed, the current one or the next."""
         self._finished.put(None)

@@ -1,4 +1,4 @@
-"""Cases that are looped over in one test, where a test for each would only be more to count."""
+"""A decorator that loops over cases in one test, where single tests would add nothing."""
 
 import functools
 import inspect
@@ -9,12 +9,13 @@ Test = Callable[..., None]
 
 
 def every(name: str, values: Iterable[Any]) -> Callable[[Test], Test]:
-    """As ``pytest.mark.parametrize``, in one test: it fails at the first case, and says which.
+    """Like ``pytest.mark.parametrize``, but in one test, which names the first case that fails.
 
-    The cases share their fixtures. Several of these make every pair.
+    Cases share their fixtures. Stacked decorators combine all cases.
 
     Args:
-        name: of the parameter, or of several, as in ``"name, number"``.
+        name: of the parameter, or several, as in ``"name, number"``.
+        values: the cases.
     """
     names = name.replace(",", " ").split()
     cases = [

@@ -1,4 +1,4 @@
-"""The protocol beside the plain application: the same bytes go to both."""
+"""Compares the protocol with the plain application: both get the same bytes."""
 
 from collections.abc import Iterable, Mapping
 
@@ -19,14 +19,14 @@ def ours_to(
     patient: bool = False,
     settings: Mapping[str, object] = NO_SETTINGS,
 ) -> Outcome:
-    """What the protocol makes of ``pieces``: each step is answered, with an index of its own."""
+    """Send ``pieces`` to the protocol, and check that each step is answered with its own index."""
     outcome = exchange(loop, PROTOCOL, pieces, patient=patient, settings=settings)
     assert outcome.reached == list(range(START + 1, START + 1 + outcome.steps))
     return outcome
 
 
 def compare(loop: Loop, drawn: st.DataObject, *, odd: bool) -> None:
-    """Send a stream to both, in the same pieces."""
+    """Send a drawn stream to both, in the same pieces."""
     data = drawn.draw(streams(odd=odd))
     pieces, patient = drawn.draw(cuts(data)), drawn.draw(st.booleans())
     settings = drawn.draw(st.sampled_from(list(SETTINGS.values())))
@@ -38,7 +38,7 @@ def compare(loop: Loop, drawn: st.DataObject, *, odd: bool) -> None:
 
 
 def is_comparable(pieces: list[bytes]) -> bool:
-    """Whether no difference concerns them; Hypothesis counts how often one does."""
+    """Whether no known difference concerns ``pieces``; Hypothesis counts those that do."""
     differences = differences_of(*pieces)
     event(", ".join(map(str, differences)) or "compared")
     return not differences

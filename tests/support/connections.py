@@ -1,7 +1,7 @@
-"""Connections without sockets, on an event loop that ends when there is nothing left to do.
+"""Connections without sockets, on an event loop with simulated time.
 
-Nothing here waits for as long as it takes on a usual day: ``Loop.settle`` goes on until nothing can
-happen any more before the test does something. Time passes when the test says so.
+No test here waits for a guessed time: ``Loop.settle`` runs until nothing more can happen, and time
+passes only when the test makes it.
 """
 
 import asyncio
@@ -14,18 +14,18 @@ from typing import Any, Final, NoReturn, Self
 from tests.support.waiting import PATIENCE
 
 TURN: Final = 0.5
-"""Seconds that pass at once: the interval at which deadlines are checked."""
+"""Step of simulated time, seconds: the interval at which deadlines are checked."""
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop with the test's own time, which knows when there is nothing left to do."""
+    """An event loop with simulated time, which detects that nothing is left to do."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.awaits: list[Callable[[], bool]] = []
-        """Each tells whether a thread is about to notify the loop."""
+        """Functions that return whether a thread is about to notify the loop."""
         self.stirred = threading.Event()
-        """Set by a thread that has done something."""
+        """Set by a thread that has made progress."""
         super().__init__()
 
     def time(self) -> float:
@@ -37,22 +37,22 @@ class Loop(asyncio.SelectorEventLoop):
         return handle
 
     def settle(self) -> None:
-        """Run until there is nothing to do, and no thread is working."""
+        """Run until nothing is ready and no thread is working."""
         limit = time.monotonic() + PATIENCE
         while True:
             self.stirred.clear()
-            # One turn, without waiting: see the documentation of ``loop.run_forever``.
+            # One iteration without waiting; see the documentation of ``loop.run_forever``.
             self.call_soon(self.stop)
             self.run_forever()
             if self._ready:  # type: ignore[attr-defined]
-                assert time.monotonic() < limit, "the loop never comes to an end"
+                assert time.monotonic() < limit, "the loop does not settle"
             elif not any(each() for each in self.awaits):
                 return
             else:
-                assert self.stirred.wait(limit - time.monotonic()), "a thread has said nothing"
+                assert self.stirred.wait(limit - time.monotonic()), "a thread makes no progress"
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, and run everything that is then due."""
+        """Advance time, and run everything due meanwhile."""
         end = self.now + seconds
         while self.now < end:
             self.now = min(self.now + TURN, end)
@@ -60,7 +60,7 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 class Failures(list[BaseException]):
-    """The errors that would have ended the process; the caller goes no further."""
+    """Errors that would have ended the process; the failing thread stops there."""
 
     def __init__(self, loop: Loop) -> None:
         super().__init__()
@@ -75,11 +75,11 @@ class Failures(list[BaseException]):
 
 
 class Connection(asyncio.Transport):
-    """A connection, seen from both of its ends: the client's, and the protocol's transport.
+    """A connection with both ends: the client's methods, and the transport of the protocol.
 
     Args:
-        loop: on which the protocol lives.
-        room: bytes that the client takes before it stops reading; None for all that come.
+        loop: the protocol's loop.
+        room: bytes that the client reads before it stops; None: unlimited.
     """
 
     def __init__(self, loop: Loop, room: int | None = None) -> None:
@@ -87,18 +87,18 @@ class Connection(asyncio.Transport):
         self._loop = loop
         self.protocol: asyncio.Protocol
         self.sent = b""
-        """All that has been written, whether the client has taken it or not."""
+        """Everything the protocol has written, whether the client has read it or not."""
         self.unsent = 0
-        """Bytes of these that the client has not taken."""
+        """How many of these bytes the client has not read."""
         self.pieces: list[bytes] = []
-        """What was written since everything was last sent."""
+        """The writes since the client had last read everything."""
         self.room = room
         self.closed = False
         """Whether the client has received the end of the stream."""
         self.lost = False
-        """Whether the protocol was notified that the connection is lost."""
+        """Whether ``connection_lost`` was scheduled."""
         self.is_gone = False
-        """Whether the client left, or was cut off before it had everything."""
+        """Whether the client left, or was disconnected before it had read everything."""
         self._arriving: deque[bytes | None] = deque()
         self._delivering = False
         self._reading = True
@@ -115,7 +115,7 @@ class Connection(asyncio.Transport):
     # The client's end.
 
     def send(self, *pieces: bytes) -> None:
-        """Send pieces that arrive one by one."""
+        """Send pieces, which arrive one by one."""
         self._arriving.extend(filter(None, pieces))
         self._deliver_soon()
 
@@ -125,20 +125,20 @@ class Connection(asyncio.Transport):
         self._deliver_soon()
 
     def reset(self) -> None:
-        """Reset the connection. The protocol notices when it reads, or else when it writes."""
+        """Reset the connection; the protocol notices when it reads or writes."""
         self._reset = self.is_gone = True
         self.room = 0
         if self._reading or self.unsent:
             self._lose(ConnectionResetError())
 
     def take(self, size: int | None = None) -> None:
-        """Take ``size`` bytes more, or everything from now on."""
+        """Read ``size`` more bytes, or everything from now on."""
         self.room = None if size is None or self.room is None else self.room + size
         self._loop.call_soon(self._flush)
 
     @property
     def taken(self) -> bytes:
-        """All that the client has read."""
+        """Everything the client has read."""
         return self.sent[: len(self.sent) - self.unsent]
 
     def _deliver_soon(self) -> None:
@@ -147,7 +147,7 @@ class Connection(asyncio.Transport):
             self._loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
-        """Deliver one piece to the protocol, one for each turn of the loop."""
+        """Deliver one piece to the protocol, one per iteration of the loop."""
         self._delivering = False
         if not self._reading or self._closing or self.lost or not self._arriving:
             return
@@ -160,14 +160,14 @@ class Connection(asyncio.Transport):
 
     @property
     def arriving(self) -> int:
-        """Bytes that the protocol has not taken in."""
+        """Bytes that the protocol has not received yet."""
         return sum(len(piece) for piece in self._arriving if piece is not None)
 
-    # The transport, as asyncio and uvloop have it.
+    # The transport; behaves like those of asyncio and uvloop.
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if self.lost:
-            # As uvloop's socket of a connection that has ended.
+            # Like uvloop with a closed socket.
             raise ValueError("negative file descriptor")
         return {"peername": ("192.0.2.1", 4711), "sockname": ("192.0.2.2", 80)}.get(name, default)
 
@@ -200,7 +200,7 @@ class Connection(asyncio.Transport):
         if self._reset:
             self._lose(ConnectionResetError())
             return
-        assert not self.closed, "something was written behind the end"
+        assert not self.closed, "write after the end"
         if not self.unsent:
             self.pieces = []
         self.pieces += map(bytes, pieces)
@@ -219,7 +219,7 @@ class Connection(asyncio.Transport):
             self.room -= size
 
     def _flush(self) -> None:
-        """Send what the client takes now."""
+        """Send what the client reads now."""
         if self.lost:
             return
         self._send_what_fits()

@@ -1,4 +1,4 @@
-"""Requests of every kind, as bytes: named ones, recorded ones, and strategies for more."""
+"""Requests of every kind in bytes: named, recorded, and drawn by Hypothesis."""
 
 import re
 from itertools import count, pairwise
@@ -12,11 +12,11 @@ from web.endpoints.table import TABLE
 T = TypeVar("T")
 
 LIVE: Final = ("/status", "/metrics")
-"""What is never the same twice."""
+"""Paths whose answers change all the time."""
 
 
 def example(path: str) -> str:
-    """A path at which the row with ``path`` is."""
+    """Return a path that matches the row's ``path``."""
     return path.replace("{index}", "7")
 
 
@@ -26,7 +26,7 @@ METHODS: Final = (
     *("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"),
     *("PROPFIND", "QUERY", "M-SEARCH", "SOURCE", "DESCRIBE", "PRI", "FOO", "get"),
 )
-"""All of RFC 9110, some of those that httptools knows beside them, and some that it doesn't."""
+"""All methods of RFC 9110, others that httptools knows, and some that it doesn't."""
 
 HOST: Final = "Host: x"
 CHUNKED: Final = "Transfer-Encoding: chunked"
@@ -43,12 +43,11 @@ SETTINGS: Final[dict[str, dict[str, object]]] = {
         "allowed_origins": frozenset({ORIGIN}),
     },
 }
-"""Those that a server may have: the tests' default, without a name, and with hosts and origins that
-are named."""
+"""Settings of servers: the tests' default, without hosts, and with hosts and origins."""
 
 
 def request(line: str, *fields: str, host: str | None = HOST, body: bytes = b"") -> bytes:
-    """A request: its line without the version if that is 1.1, its fields, its body as sent."""
+    """Return a request; ``line`` may omit the version 1.1, ``body`` is sent as given."""
     first = line if "HTTP/" in line else f"{line} HTTP/1.1"
     lines = [first, *([host] if host else []), *fields, "", ""]
     return "\r\n".join(lines).encode("latin-1") + body
@@ -234,14 +233,14 @@ CASES: Final[dict[str, bytes]] = {
         for path in ELSEWHERE
     },
 }
-"""By their names. The sequence stands at 5 when one begins."""
+"""By name. The index is 5 at the start of each."""
 
 RECORDED: Final = {
     f"{each.name}, {number}": each.raw
     for client in heads.clients()
     for number, each in enumerate(heads.requests(client))
 }
-"""What real clients sent: see ``bench.heads``."""
+"""Requests that real clients sent; see ``bench.heads``."""
 
 
 def _mostly(*likely: T, rarely: tuple[T, ...] = ()) -> st.SearchStrategy[T]:
@@ -249,7 +248,7 @@ def _mostly(*likely: T, rarely: tuple[T, ...] = ()) -> st.SearchStrategy[T]:
 
 
 NUMBER: Final = "@" * 16
-"""Stands for what no other request of a stream has."""
+"""Placeholder, replaced by a number unique in the stream."""
 
 _FIELDS: Final = st.sampled_from(
     [
@@ -341,10 +340,10 @@ def _requests(draw: st.DrawFn, *, odd: bool) -> bytes:
 
 @st.composite
 def streams(draw: st.DrawFn, *, odd: bool) -> bytes:
-    """What one client sends: requests one after the other, of which the last may be half.
+    """Draw the stream of a client: consecutive requests, the last one perhaps incomplete.
 
     Args:
-        odd: of requests that are seldom seen, too, and with a byte here and there that is wrong.
+        odd: include unusual requests and wrong bytes.
     """
     requests = st.one_of(_requests(odd=odd), st.sampled_from(sorted(RECORDED.values())))
     alike = st.tuples(requests, _mostly(1, 1, 2, 4)).map(lambda each: each[0] * each[1])
@@ -361,7 +360,7 @@ def streams(draw: st.DrawFn, *, odd: bool) -> bytes:
 
 @st.composite
 def cuts(draw: st.DrawFn, data: bytes) -> list[bytes]:
-    """``data`` in pieces."""
+    """Cut ``data`` into pieces."""
     places = set(draw(st.lists(st.integers(0, len(data)), max_size=6)))
     if draw(st.booleans()):
         places.update(each.end() for each in re.finditer(b"\r\n\r\n", data))

@@ -1,6 +1,6 @@
-"""A server that is killed when it has committed a step, and before it answers it: every other time.
+"""A server that is killed after every second commit, before the answer.
 
-What is lost is always an answer, and never the step: the worst moment for a client that asks again.
+It always loses the answer and never the step: the worst moment for a client that retries.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from fibcore.stepper import Stepper
 from web import server
 
 EVERY = 2
-"""Each process commits so many batches, and answers all but the last."""
+"""A process commits so many batches and answers all but the last."""
 
 
 def _crash_before_answers() -> None:
@@ -19,7 +19,7 @@ def _crash_before_answers() -> None:
     commits = itertools.count(1)
 
     def answer_or_die(self: Stepper) -> None:
-        # A batch in which no step was made has not been committed.
+        # A batch without a step makes no commit.
         if self._commit_began is not None and next(commits) == EVERY:
             os.kill(os.getpid(), signal.SIGKILL)
         answer(self)

@@ -1,7 +1,7 @@
-"""Crash points: what a program leaves behind when it is killed at any line.
+"""Crash points: the files that a program leaves when it is killed at any line.
 
-The power stays on, so that nothing depends on a disk: where there is room the files are in memory,
-where a sync costs nothing.
+As the power stays on, no disk is needed: the files are in memory if there is room, where syncs are
+free.
 """
 
 import os
@@ -26,7 +26,7 @@ from fibcore.stores import files, sqlite_file
 original, traced, program = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 
 def run_in_a_copy(name, at_line):
-    "Run the program in a process of its own, which calls this at each line with its number."
+    "Run the program in a new process, which calls at_line at each line with its number."
     copy = original.with_name(name)
     shutil.copytree(original, copy)
     database = copy / "fibcore.db"
@@ -49,11 +49,11 @@ def run_in_a_copy(name, at_line):
     assert status in (0, -signal.SIGKILL), status
 
 def look(folder):
-    "What tells whether a file has changed: all but the lock, and what SQLite makes anew."
+    "Yield what identifies a change of files, except the lock and what SQLite rebuilds."
     for path in sorted(folder.iterdir()):
         if not path.name.endswith((".lock", "-shm")):
             status = path.stat()
-            # The clock of a file system may stand still for some milliseconds.
+            # Timestamps may have a resolution of some milliseconds.
             fresh = abs(time.time() - status.st_mtime) < 1
             content = zlib.crc32(path.read_bytes()) if fresh else None
             yield path.name, status.st_ino, status.st_size, status.st_mtime_ns, content
@@ -81,29 +81,29 @@ moments.unlink()
 
 
 def memory_with_room() -> Path | None:
-    """A folder in memory, if there is room; else None."""
+    """Return a folder in memory if there is room."""
     there = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM
     return MEMORY if there else None
 
 
 def killed_at_each_line(original: Path, traced: Path, program: str, *, least: int) -> list[Path]:
-    """Run ``program`` over copies of ``original``, killed wherever its files have changed.
+    """Run ``program`` on copies of ``original``, killed after each change of the files.
 
-    It is killed before the first line, and before each that finds another content of the files than
-    the line before: all other lines leave what these leave.
+    It is killed before the first line, and before each line that finds changed files: other lines
+    leave the same files.
 
     Args:
-        original: a folder, beside which the copies are made.
-        traced: where the lines are: this file, or the files of this folder.
-        program: finds the database at ``database``; ``SqliteOpener`` and ``sqlite_file`` are there.
-        least: as often as this its files are known to change.
+        original: a folder; the copies are made beside it.
+        traced: the file or folder whose lines count.
+        program: may use ``database``, ``SqliteOpener`` and ``sqlite_file``.
+        least: the files are known to change more often than this.
 
     Returns:
-        The database in each copy, that of a whole run among them.
+        The database in each copy, including that of a complete run.
     """
     subprocess.run(
         [sys.executable, "-c", KILLER, original, traced, program], check=True, timeout=300
     )
     copies = sorted(path for path in original.parent.iterdir() if path != original)
-    assert len(copies) > least, "the tracing has seen next to nothing"
+    assert len(copies) > least, "tracing found too few changes"
     return [copy / "fibcore.db" for copy in copies]

@@ -1,8 +1,7 @@
-"""What HTTP wants and uvicorn's protocol does otherwise: where ``web.http.protocol`` is not like
-it.
+"""Deliberate differences of ``web.http.protocol`` from uvicorn's protocol, as HTTP requires.
 
-This is the whole list: what none of these concerns is answered alike. ``test_protocol_differences``
-shows both sides of each, ``test_protocol`` that there are no others.
+The list is complete: all other requests get the same answers. ``test_protocol_differences`` shows
+both sides of each difference, ``test_protocol`` that there are no others.
 """
 
 import itertools
@@ -21,19 +20,19 @@ from web.http.origins import is_allowed_host
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference, with what shows it: sent in one piece, where the sequence stands at 5."""
+    """A difference, shown by bytes sent in one piece while the index is 5."""
 
     name: str
     wanted_by: str
-    """The section that says what ``web.http.protocol`` does."""
+    """The section of the standard."""
     concerns: Callable[[ParsedStream], bool]
-    """Whether it shows once such bytes have arrived in one piece."""
+    """Whether it may affect such bytes when they arrive in one piece."""
     shown_by: bytes
     ours: str
-    """What comes of it: the statuses, the steps, and whether the connection is closed."""
+    """The result: statuses, steps, and whether the connection is closed."""
     uvicorns: str
     ends: bool = False
-    """Whether it shows where the client has closed its sending half."""
+    """Whether it appears only after the client has closed its sending half."""
 
     def __str__(self) -> str:
         return self.name
@@ -70,7 +69,7 @@ def _is_in_table(seen: ParsedRequest) -> bool:
 
 
 def _names_another_host(seen: ParsedRequest) -> bool:
-    """Whether the target's host is another than the field's, and says something of the request."""
+    """Whether the target names another host than the Host field."""
     try:
         host = httptools.parse_url(seen.target).host
     except httptools.HttpParserInvalidURLError:
@@ -80,7 +79,7 @@ def _names_another_host(seen: ParsedRequest) -> bool:
 
 
 def _needs_no_continue(seen: ParsedRequest) -> bool:
-    """Whether it expects 100, and the 100 is of no use."""
+    """Whether it expects 100 where none is needed."""
     expects = any(each.lower() == b"100-continue" for each in seen.values(b"expect"))
     return expects and (
         seen.version == "1.0" or seen.is_whole or seen.length == 0 or not _is_in_table(seen)
@@ -88,7 +87,7 @@ def _needs_no_continue(seen: ParsedRequest) -> bool:
 
 
 ANSWERED_FOR: Final = ("x", "a.example")
-"""The names of ``SETTINGS``; for any other the plain application waits for the body, too."""
+"""The hosts of ``SETTINGS``; for others the plain application also waits for the body."""
 
 COUNTING_TRAILERS: Final = TABLE.fields
 
@@ -271,6 +270,6 @@ DIFFERENCES: Final = (
 
 
 def differences_of(*pieces: bytes) -> list[Difference]:
-    """Those that may show where such pieces are sent."""
+    """Return the differences that may affect these pieces."""
     arrived = [parse(data) for data in itertools.accumulate(pieces)]
     return [each for each in DIFFERENCES if any(map(each.concerns, arrived))]

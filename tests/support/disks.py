@@ -1,4 +1,4 @@
-"""A disk that a test can fill."""
+"""A small file system that a test can fill."""
 
 import subprocess
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ class SmallDisk(Protocol):
 
 @contextmanager
 def mounted(folder: Path, *, megabytes: int = 1, inodes: int = 1000) -> Iterator[Path]:
-    """A file system of ``megabytes`` MiB and ``inodes`` files, at ``folder``."""
+    """Mount a file system of ``megabytes`` MiB and ``inodes`` files at ``folder``."""
     folder.mkdir(exist_ok=True)
     options = f"size={megabytes}m,nr_inodes={inodes}"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
@@ -28,7 +28,7 @@ def mounted(folder: Path, *, megabytes: int = 1, inodes: int = 1000) -> Iterator
 
 
 def fill(disk: Path) -> Path:
-    """Use up all the space that is left; return the file that holds it."""
+    """Use up the free space; return the file that holds it."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file:
         try:

@@ -1,4 +1,4 @@
-"""One client's exchange with one server: what comes of what it sends."""
+"""One client's exchange with one server: what it sends, and the outcome."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -12,29 +12,29 @@ from web.endpoints.table import TABLE
 from web.http.routing import Table
 
 START: Final = 5
-"""Where the sequence stands when a client begins."""
+"""The index at the start."""
 
 NO_SETTINGS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class Outcome(NamedTuple):
-    """What has come of it, when nothing more comes."""
+    """The outcome, when nothing more happens."""
 
     answers: list[Answer]
     closed: bool
-    """Whether the server has said that it sends nothing more."""
+    """Whether the server has closed its sending half."""
     steps: int
 
     @property
     def outline(self) -> str:
-        """The same in a line."""
+        """The outcome in a line."""
         statuses = ", ".join(str(each.status) for each in self.answers) or "nothing"
         steps = f"{self.steps} step{'s' * (self.steps != 1)}"
         return f"{statuses}; {steps}; {'closed' if self.closed else 'open'}"
 
     @property
     def reached(self) -> list[int | None]:
-        """The indexes that the answered steps have led to."""
+        """The indexes of the answered steps."""
         return [
             each.index
             for each in self.answers
@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
 
     @property
     def compared(self) -> "Outcome":
-        """All of it but the form of a 400, which is uvicorn's own for what is no request."""
+        """Without the form of a 400, which is uvicorn's own for malformed requests."""
         answers = [
             Answer(400, ((b"connection", each.field(b"connection") or b""),), b"")
             if each.status == 400
@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
 
     @property
     def final(self) -> "Outcome":
-        """All of it but that the client was told to go on, which depends on what it has sent."""
+        """Without 100s, which depend on how much the client had sent."""
         return self._replace(answers=[each for each in self.answers if each.status != 100])
 
 
@@ -68,16 +68,16 @@ def exchange(
     table: Table = TABLE,
     settings: Mapping[str, object] = NO_SETTINGS,
 ) -> Outcome:
-    """Send ``pieces`` on a connection to a server of its own, and see what comes of them.
+    """Send ``pieces`` on a connection to a new server; return the outcome.
 
     Args:
-        loop: that of both.
-        implementation: how the server is reached.
-        pieces: which arrive one by one.
-        patient: whether the client waits before each until nothing more comes.
-        ends: whether it closes its sending half behind them.
-        table: what the server answers.
-        settings: that differ from the defaults.
+        loop: the loop of both.
+        implementation: the server's.
+        pieces: arrive one by one.
+        patient: whether the client settles the loop after each.
+        ends: whether it then closes its sending half.
+        table: the server's endpoints.
+        settings: fields that differ from the defaults.
     """
     served = InProcessService(loop, implementation, FakeStore(loop, START), table, **settings)
     client = served.connect()

@@ -1,12 +1,12 @@
-"""A server that answers as a client needs it for a test: it loses answers, cuts them, sheds.
+"""A server for tests of clients: on demand it loses answers, truncates them, or sheds requests.
 
     with FakeServer() as server:
         server.will(lose, answer, shed)
         ...
         assert server.steps == 2
 
-Steps, keys and numbers are as a real one's. ``will`` says what becomes of the next requests; those
-after them are answered.
+Steps, keys and numbers are correct. ``will`` sets the faults of the next requests; later ones are
+answered.
 """
 
 import threading
@@ -21,8 +21,6 @@ PROBLEM: Final = "application/problem+json"
 
 
 class Asked(NamedTuple):
-    """A request."""
-
     method: str
     path: str
     fields: Mapping[str, str]
@@ -32,11 +30,11 @@ class Asked(NamedTuple):
 
 
 class FakeServer(ThreadingHTTPServer):
-    """Serves from ``__enter__`` to ``__exit__``, on a free port of the loopback.
+    """Serves from ``__enter__`` to ``__exit__``, on a free port of the loopback interface.
 
     Args:
-        index: where the sequence is.
-        keeps_keys: whether a step with a key is made once.
+        index: the current index.
+        keeps_keys: whether a keyed step is made only once.
     """
 
     daemon_threads = True
@@ -46,7 +44,7 @@ class FakeServer(ThreadingHTTPServer):
         self.index = index
         self.asked: list[Asked] = []
         self.released = threading.Event()
-        """Set at the end, for those who hang."""
+        """Set at the end; ends hanging requests."""
         self._keeps_keys = keeps_keys
         self._keys: dict[str, int] = {}
         self._faults: deque[Fault] = deque()
@@ -69,11 +67,11 @@ class FakeServer(ThreadingHTTPServer):
 
     @property
     def keys(self) -> list[str | None]:
-        """Of all requests to step."""
+        """The keys of all steps."""
         return [each.fields.get("idempotency-key") for each in self.asked if each.method == "POST"]
 
     def will(self, *faults: "Fault") -> None:
-        """What becomes of the next requests, in this order."""
+        """Set the faults of the next requests, in this order."""
         self._faults.extend(faults)
 
     def heal(self) -> None:
@@ -81,7 +79,7 @@ class FakeServer(ThreadingHTTPServer):
         self._faults.clear()
 
     def take(self, asked: Asked) -> "tuple[Fault, int, int]":
-        """Do what a request asks for; return what becomes of it, and its index and number's."""
+        """Execute a request; return its fault, its index, and the index of the number to send."""
         with self._lock:
             self.asked.append(asked)
             fault = self._faults.popleft() if self._faults else answer
@@ -102,7 +100,7 @@ class FakeServer(ThreadingHTTPServer):
             return fault, self.index, self.index
 
     def handle_error(self, *_: object) -> None:
-        """The client went away."""
+        """Ignore it: the client went away."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -126,51 +124,51 @@ class Handler(BaseHTTPRequestHandler):
 
 
 Fault: TypeAlias = Callable[[Handler, bytes, bytes], None]
-"""Sends what it will of a head without its length and end, and of a body."""
+"""Sends some of an answer, given as a head without its length and end, and a body."""
 
 
 def answer(handler: Handler, head: bytes, body: bytes) -> None:
-    """The whole of it."""
+    """Send the whole answer."""
     handler.wfile.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
 
 
 def hint(handler: Handler, head: bytes, body: bytes) -> None:
-    """The whole of it after an interim answer."""
+    """Send an interim answer, then the whole answer."""
     handler.wfile.write(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
     answer(handler, head, body)
 
 
 def close_later(handler: Handler, head: bytes, body: bytes) -> None:
-    """The whole of it; then the connection ends, though nothing has said so."""
+    """Send the whole answer, then close the connection without having announced it."""
     answer(handler, head, body)
     handler.close_connection = True
 
 
 def lose(handler: Handler, head: bytes, body: bytes) -> None:  # noqa: ARG001
-    """Nothing: what was asked for has been done, and the connection ends."""
+    """Execute the request, then close the connection without an answer."""
     handler.close_connection = True
 
 
 def cut(handler: Handler, head: bytes, body: bytes) -> None:
-    """All but the last byte."""
+    """Send all but the last byte."""
     handler.wfile.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body[:-1]))
     handler.close_connection = True
 
 
 def without_length(handler: Handler, head: bytes, body: bytes) -> None:
-    """All but the last byte, as a proxy would that lets the end of the connection be the end."""
+    """Send all but the last byte without a length: the end of the connection ends the body."""
     handler.wfile.write(b"%b\r\n%b" % (head, body[:-1]))
     handler.close_connection = True
 
 
 def hang(handler: Handler, head: bytes, body: bytes) -> None:  # noqa: ARG001
-    """Nothing, and the connection stays."""
+    """Send nothing and keep the connection."""
     handler.server.released.wait()
     handler.close_connection = True
 
 
 def shed(handler: Handler, head: bytes, body: bytes) -> None:  # noqa: ARG001
-    """503, and nothing has stepped."""
+    """Answer 503 without a step."""
     problem = b'{"status": 503, "detail": "It is busy."}'
     handler.wfile.write(
         b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
@@ -179,7 +177,8 @@ def shed(handler: Handler, head: bytes, body: bytes) -> None:  # noqa: ARG001
 
 
 def raw(text: str) -> Fault:
-    """Such bytes, and no step; a blank line ends the head, and its length is added there."""
+    """Return a fault that sends this text without a step; the blank line after the head separates
+    the body, whose length is added."""
     head, _, body = text.partition("\n\n")
     lines = "".join(f"{line}\r\n" for line in head.splitlines())
     sent = f"{lines}Content-Length: {len(body)}\r\n\r\n{body}".encode()

@@ -1,4 +1,4 @@
-"""Fake stores in memory: a question gets its reply when the test says so."""
+"""Fake stores in memory, whose replies the test controls."""
 
 from queue import SimpleQueue
 from typing import Final
@@ -13,11 +13,12 @@ DOWN: Final = EngineUnavailableError("nowhere", "it is failing over")
 
 
 class FakeStore:
-    """A store in which a commit, if it is ``blocking``, ends when the test says so.
+    """A fake exclusive store.
 
     Args:
-        loop: that of the service.
-        index: where it stands.
+        loop: the service's loop.
+        index: the current index.
+        blocking: whether each commit waits for ``finish``.
     """
 
     exclusive = True
@@ -31,13 +32,13 @@ class FakeStore:
         self.kept = KeptKeys(0)
         self.blocking = blocking
         self.asking = False
-        """Whether a question is under way, and blocks."""
+        """Whether a call is blocked."""
         self.committing = 0
-        """The steps of that question."""
+        """The steps of the blocked call."""
         self._stirred = loop.stirred
         self._replies: SimpleQueue[None] = SimpleQueue()
         self._ghost: int | None = None
-        """The index in the eyes of a service that is cut off."""
+        """The index that a service sees after ``cut_off``."""
         self._last_lands = False
 
     def read(self) -> int:
@@ -59,7 +60,7 @@ class FakeStore:
         return self._commit(steps, expected, limit, keys)
 
     def _fail_if_down(self) -> None:
-        """Raise an error instead of the reply, if there is one."""
+        """Raise the error that replaces the reply, if there is one."""
 
     def _commit(self, steps: int, expected: int | None, limit: int | None, keys: Keys) -> int:
         assert expected == self.index
@@ -81,16 +82,16 @@ class FakeStore:
             self._replies.get(timeout=PATIENCE)
 
     def finish(self) -> None:
-        """Reply to the question that is under way."""
+        """Let the blocked call return."""
         assert self.asking
         self.asking, self.committing = False, 0
         self._replies.put(None)
 
     def cut_off(self, *, committed: bool) -> None:
-        """From now on keep everything that the service does from the disk, as if it had ended.
+        """Discard all further steps of the service, as if it had ended.
 
         Args:
-            committed: whether the commit that is under way still comes to the disk.
+            committed: whether the blocked commit still takes effect.
         """
         self._last_lands = committed and self.committing > 0
         self._ghost = self.index + self.committing * committed
@@ -102,7 +103,7 @@ class FakeStore:
 
 
 class FakeSharedStore(FakeStore):
-    """A store that others step, too; a read is a question as well."""
+    """A fake shared store; reads block, too."""
 
     exclusive = False
 

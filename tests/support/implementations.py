@@ -1,7 +1,6 @@
-"""The two implementations of the endpoints, whose answers must not differ.
+"""Servers of both implementations of the endpoints, whose answers must not differ.
 
-The protocol answers the table itself; the Starlette application, on uvicorn as it comes, is what it
-is compared with.
+The protocol answers the table itself; the reference is the Starlette application on plain uvicorn.
 """
 
 import json
@@ -18,7 +17,7 @@ from fibcore.stores import sqlite_file
 from tests.support.servers import Answer, Client, ServerProcess, listening_socket
 
 IMPLEMENTATIONS: Final = {"protocol": "web", "application": "bench.peers.stock"}
-"""What is run for each."""
+"""The module that runs each."""
 
 
 @contextmanager
@@ -30,7 +29,7 @@ def serving(
     command: Sequence[str] | None = None,
     **settings: str,
 ) -> Iterator[Client]:
-    """A server over a new database at ``start``; ``command`` runs another one."""
+    """Run a server with a new database at ``start``, or another ``command``."""
     database = folder / "fibcore.db"
     sqlite_file.create(database, start)
     run = (sys.executable, "-m", IMPLEMENTATIONS[implementation])
@@ -42,7 +41,7 @@ def serving(
 
 
 def by_each_implementation(start: int, **settings: str) -> Any:
-    """A fixture: a client of a server of each implementation, for all tests of a module."""
+    """Return a module-scoped fixture: a client of each implementation."""
 
     @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
     def client(
@@ -58,7 +57,7 @@ def by_each_implementation(start: int, **settings: str) -> Any:
 
 
 def assert_number(answer: Answer, key: str, digits: bytes) -> None:
-    """The answer is a number in JSON."""
+    """Assert that the answer is this number in JSON."""
     assert answer.status == 200
     assert answer.body == b'{"%b": %b}' % (key.encode(), digits)
     assert answer.headers["content-type"] == "application/json"
@@ -66,7 +65,7 @@ def assert_number(answer: Answer, key: str, digits: bytes) -> None:
 
 
 def assert_problem(answer: Answer, status: int, detail: str, key: str | None = None) -> None:
-    """The answer is an error as RFC 9457 has it."""
+    """Assert that the answer is a problem per RFC 9457."""
     assert answer.status == status
     assert answer.headers["content-type"] == "application/problem+json"
     problem = json.loads(answer.body)
@@ -75,7 +74,7 @@ def assert_problem(answer: Answer, status: int, detail: str, key: str | None = N
     assert problem["title"] == HTTPStatus(status).phrase
     assert problem["status"] == status
     assert detail in problem["detail"]
-    # Of these only the request itself is spoken of: a step of others may be in doubt, or under way.
+    # These speak only of the request itself: steps of others may be in doubt or in progress.
     its_own = status == 503 or key in ("ahead", "dropped", "outstanding")
     untouched = "This request has not stepped" if its_own else "Nothing has stepped"
     assert untouched in problem["detail"]

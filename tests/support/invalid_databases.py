@@ -1,4 +1,4 @@
-"""Databases that must be invalid, and how to tell that this left them alone."""
+"""Ways to make a database invalid, and a check that rejecting it changed no file."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from fibcore.stores import sqlite_file
 
 
 class InvalidDatabase(NamedTuple):
-    """A way to make a good database invalid, and the message for it."""
+    """A way to make a valid database invalid, and a part of the message for it."""
 
     name: str
     make: Callable[[Path], object]
@@ -23,10 +23,10 @@ class InvalidDatabase(NamedTuple):
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """What is in ``folder``: each name with a hash of its bytes.
+    """Return a hash of each file in ``folder``.
 
-    SQLite's shared memory is left out: it is an index of the WAL, rebuilt at each opening.
-    So is an empty WAL, which says as much as none.
+    Without SQLite's shared memory, an index of the WAL that is rebuilt at each opening, and without
+    an empty WAL, which is equivalent to none.
     """
     found = {}
     for path in sorted(folder.iterdir()):
@@ -49,7 +49,7 @@ def change(path: Path, *statements: str) -> None:
 
 
 def change_in_the_wal(path: Path, statement: str) -> None:
-    """Change a database and exit, so that only the WAL has the change."""
+    """Change a database and exit, so that the change is only in the WAL."""
     program = """
 import os, sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -71,7 +71,7 @@ def _foreign_with_a_wal(path: Path) -> None:
 
 
 def _foreign_with_a_journal(path: Path) -> None:
-    """Another program's file that died in the middle of a transaction."""
+    """A file of another program, which died during a transaction."""
     path.unlink()
     program = """
 import os, sqlite3, sys
@@ -113,7 +113,7 @@ def _flip_a_bit_of_the_index(path: Path) -> None:
 
 
 def _place_of_the_digest(path: Path) -> int:
-    """Where the digest of the index is in a database; the index is just before it."""
+    """Return the position of the index's digest, right after the index."""
     with closing(sqlite_file.connect(path, "alone")) as connection:
         (digest,) = connection.execute("SELECT digest FROM sequence").fetchone()
     return path.read_bytes().index(digest)

@@ -1,4 +1,4 @@
-"""Idempotency keys, and what a store says of them."""
+"""Makes idempotency keys, and uses them in a store."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ def key(number: int, since: int = 0) -> Key:
 
 
 def step(store: Any, *keys: Key) -> int:
-    """One for each key."""
+    """Make one step per key; return the index."""
     index: int = store.advance(len(keys), keys={each: place for place, each in enumerate(keys, 1)})
     return index
 
 
 def found(store: Any, *keys: Key) -> dict[Key, int | None]:
-    """What is said of keys that are not new."""
+    """Return the indexes that the store knows for keys that are not new."""
     with pytest.raises(KeyConflictError) as conflict:
         step(store, *keys)
     return dict(conflict.value.found)

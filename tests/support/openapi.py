@@ -1,4 +1,4 @@
-"""Whether answers are as ``/openapi.json`` describes them, of whichever requests."""
+"""Checks answers to random requests against ``/openapi.json``."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ ORIGIN: Final = "https://app.example.com"
 LARGEST: Final = 19_000
 
 SETTINGS: Final = {
-    # As far as Python reads a number in JSON.
+    # Python reads no longer numbers from JSON.
     "FIB_MAX_INDEX": str(LARGEST),
     "FIB_ALLOWED_ORIGINS": ORIGIN,
     "FIB_ALLOWED_HOSTS": "app.example.com",
 }
-"""Of the server that is asked. It stands a little before the largest index."""
+"""The settings of the server, whose index must be a little below the maximum."""
 
 ANSWERED: Final = ["2xx", "304", "403", "404", "405", "409", "412", "421", "503"]
-"""How a request may be answered that is one: 503 is no failure of the server's."""
+"""Statuses of a valid request; 503 is not a server error."""
 
 CHECKS: Final = {
     "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503"]},
-    # Whether a condition holds, or a page is allowed, is not a schema's to say.
+    # A schema can't express whether a condition holds or an origin is allowed.
     "positive_data_acceptance": {"expected-statuses": ANSWERED},
 }
 
@@ -45,12 +45,12 @@ OPERATIONS: Final = [
 ]
 
 
-# Each process of the tests collects all of them, and few ask: schemathesis is imported late.
+# schemathesis is imported late: every test process collects this module, but few need it.
 
 
 @functools.cache
 def schema() -> OpenApiSchema:
-    """The document, as schemathesis reads it."""
+    """Return the document as a schema of schemathesis."""
     import schemathesis
     from schemathesis.config import SchemathesisConfig
 
@@ -62,21 +62,21 @@ def schema() -> OpenApiSchema:
 def assert_is_described(
     client: Client, method: str, path: str, examples: int, *, seed: int | None = None
 ) -> None:
-    """Ask as the document allows, and as it doesn't: schemathesis checks what is answered.
+    """Send valid and invalid requests to an operation; schemathesis checks the answers.
 
     Args:
-        client: of the server that is asked.
+        client: of the server.
         method: of the operation.
         path: of the operation.
-        examples: how many requests are made, of each kind.
-        seed: of what is random; without one it is the same each time.
+        examples: number of requests of each kind.
+        seed: of the random requests; None: the same requests each time.
     """
     from schemathesis import GenerationMode
     from schemathesis.core.parameters import ParameterLocation
     from schemathesis.specs.openapi.checks import negative_data_rejection
 
     operation = schema()[path][method.upper()]
-    # A header field is never rejected, and a preflight does not ask for a number.
+    # Header fields are never invalid, and a preflight needs no valid index.
     modes = (
         list(GenerationMode) if "{" in path and method != "options" else [GenerationMode.POSITIVE]
     )
@@ -84,7 +84,7 @@ def assert_is_described(
         max_examples=examples,
         derandomize=seed is None,
         database=None,
-        # schemathesis draws so, and does this by itself where it is a program.
+        # schemathesis's command line suppresses these, too.
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     with requests.Session() as session:
@@ -94,7 +94,7 @@ def assert_is_described(
             @hypothesis.given(operation.as_strategy(mode))
             def answers(case: schemathesis.Case[Any]) -> None:
                 assert case.meta is not None
-                # Only what stands in the path is rejected for what it is.
+                # Only an invalid path is rejected.
                 in_path = case.meta.is_negative_at(ParameterLocation.PATH)
                 case.call_and_validate(
                     f"http://{client.host}:{client.port}",
@@ -106,7 +106,7 @@ def assert_is_described(
 
 
 def resolved(found: Any) -> Any:
-    """What stands in the document where this is, or is referred to from here."""
+    """Resolve ``found`` if it is a reference."""
     if "$ref" in found:
         _, *keys = found["$ref"].split("/")
         found = DOCUMENT
@@ -116,7 +116,7 @@ def resolved(found: Any) -> Any:
 
 
 def assert_matches(schema: Any, value: Any) -> None:
-    """``value`` is as ``schema``, which stands in the document, says."""
+    """Assert that ``value`` matches a schema of the document."""
     jsonschema_rs.Draft202012Validator({**schema, "components": DOCUMENT["components"]}).validate(
         value
     )

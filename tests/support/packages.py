@@ -1,4 +1,4 @@
-"""Debian packages of other releases, made from the one that was built."""
+"""Makes Debian packages of other releases from the built one."""
 
 import re
 import tempfile
@@ -10,7 +10,7 @@ __all__ = ["release"]
 
 
 def release(package: Path, target: Path, version: str, changed: str) -> None:
-    """Make ``target`` of ``package``: another version, in which a module has changed."""
+    """Make ``target`` from ``package``, with another version and a changed module."""
     with tempfile.TemporaryDirectory() as name:
         tree = Path(name, "tree")
         run("dpkg-deb", "--raw-extract", package, tree, cwd=tree.parent)

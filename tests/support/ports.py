@@ -1,4 +1,4 @@
-"""Ports for what tests start: no two tests, in any process, get the same one."""
+"""Free ports for tests: no two tests, in any process, get the same one."""
 
 import random
 import socket
@@ -6,16 +6,16 @@ from contextlib import ExitStack
 from typing import Final
 
 PORTS: Final = range(20_000, 30_000)
-"""Below those that the system gives to connections, of which any may be taken next."""
+"""Below the ephemeral ports, any of which the system may use next."""
 
 _reserved = ExitStack()
 """UDP sockets that reserve ports until this process ends."""
 
 
 def free_ports(count: int) -> int:
-    """The first of ``count`` ports of the loopback in a row on which nothing listens now.
+    """Return the first of ``count`` consecutive free ports of the loopback interface.
 
-    Nobody else who asks here is given one of them, as long as this process lives.
+    They stay reserved for the caller while this process lives.
     """
     while True:
         first = random.SystemRandom().randrange(PORTS.start, PORTS.stop - count)
@@ -32,5 +32,4 @@ def free_ports(count: int) -> int:
 
 
 def free_port() -> int:
-    """One such port."""
     return free_ports(1)

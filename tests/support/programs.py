@@ -1,4 +1,4 @@
-"""Programs that tests run to their end."""
+"""Runs programs to their end."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ OTHERS: Final = {k: v for k, v in os.environ.items() if not k.startswith(("FIB_"
 def run(
     *command: str | Path, cwd: Path, environ: Mapping[str, str] = OTHERS, fails: bool = False
 ) -> str:
-    """Run it; return what it printed."""
+    """Run a command; return its output."""
     done = subprocess.run(
         command,
         cwd=cwd,

@@ -1,17 +1,16 @@
-"""A proxy between a node and its store, which can be cut.
+"""A TCP proxy between a node and its engine, with faults.
 
     with Proxy(engine.port) as proxy:
-        proxy.cut()                     every connection ends, and none is made
-        proxy.hold("requests")          what is sent from now on arrives after ``heal``
-        proxy.trickle()                 replies arrive byte by byte, two a second
-        proxy.lose_a_reply(b"commit")   the reply to the next such request is lost, with its
-                                        connection
-        proxy.lose_each(10)             each tenth reply is lost
-        proxy.lead_to(port)             new connections are made to another server
+        proxy.cut()                     end all connections and refuse new ones
+        proxy.hold("requests")          deliver data sent from now on after ``heal``
+        proxy.trickle()                 deliver replies byte by byte, two per second
+        proxy.lose_a_reply(b"commit")   lose the next reply to such a request, and its connection
+        proxy.lose_each(10)             lose each tenth reply
+        proxy.lead_to(port)             connect to another server from now on
         proxy.heal()
 
-It passes bytes on and knows no protocol, except that a reply follows its request. With several
-ports it leads to one after the other, as a load balancer does.
+It forwards bytes and knows no protocol, except that a reply follows its request. With several
+ports it uses each in turn, as a load balancer does.
 """
 
 import asyncio
@@ -34,7 +33,7 @@ TRICKLE_SECONDS: Final = 0.5
 
 
 class Proxy:
-    """Leads to ``ports`` of the loopback, or of ``host``, from ``__enter__`` to ``__exit__``."""
+    """Forwards to ``ports`` of ``host``, from ``__enter__`` to ``__exit__``."""
 
     def __init__(self, *ports: int, host: str = "127.0.0.1") -> None:
         self._host = host
@@ -42,20 +41,20 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.lost = threading.Semaphore(0)
-        """Released for each reply that was lost."""
+        """Released for each lost reply."""
         self._trickles = False
         self._to_lose: list[bytes] = []
-        """Parts of the requests whose replies are to be lost."""
+        """Substrings of requests whose replies are to be lost."""
         self._lose_each = 0
-        """Of so many replies one is to be lost; 0: none."""
+        """One reply in so many is lost; 0: none."""
         self._replies = 0
         self._is_cut = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._held: set[Direction] = set()
-        """In which directions a new connection passes nothing on."""
+        """Directions in which new connections are held."""
         self._gates: list[dict[Direction, asyncio.Event]] = []
-        """Of each connection."""
+        """Per connection; a cleared event holds the direction."""
         self._thread = threading.Thread(target=self._run, name="proxy")
         self._has_begun = threading.Event()
         self._end = asyncio.Event()
@@ -72,7 +71,7 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many there are, of which either side has not ended yet."""
+        """Number of open connections."""
         return len(self._gates)
 
     # From any thread.
@@ -88,10 +87,10 @@ class Proxy:
         self._do(do)
 
     def hold(self, *directions: Direction, new: bool = True) -> None:
-        """Pass nothing on in these directions; it arrives after ``heal``.
+        """Hold data in these directions until ``heal``.
 
         Args:
-            new: also on connections that are made from now on.
+            new: also on new connections.
         """
 
         def do() -> None:
@@ -103,23 +102,23 @@ class Proxy:
         self._do(do)
 
     def lose_a_reply(self, to: bytes = b"") -> None:
-        """Drop the next reply to a request with ``to`` in it, and end its connection."""
+        """Drop the next reply to a request that contains ``to``, and end its connection."""
         self._do(lambda: self._to_lose.append(to))
 
     def lose_each(self, count: int) -> None:
-        """From now on drop each reply that is the last of so many, and end its connection."""
+        """Drop one reply in ``count``, and end its connection."""
         self._do(lambda: setattr(self, "_lose_each", count))
 
     def lead_to(self, *ports: int) -> None:
-        """Lead there from the next connection on."""
+        """Forward new connections to these ports."""
         self._do(lambda: setattr(self, "_upstream", itertools.cycle(ports)))
 
     def trickle(self) -> None:
-        """Pass replies on byte by byte, each long after the one before."""
+        """Forward replies slowly, byte by byte."""
         self._do(lambda: setattr(self, "_trickles", True))
 
     def heal(self) -> None:
-        """Be as at the beginning, from now on."""
+        """End all faults."""
 
         def do() -> None:
             self._is_cut = self._trickles = False
@@ -142,7 +141,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(do)
         assert done.wait(PATIENCE)
 
-    # In the thread.
+    # In the proxy's thread.
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -197,7 +196,7 @@ class Proxy:
         writer: asyncio.StreamWriter,
         asked: bytearray,
     ) -> None:
-        """Pass on what comes; ``asked`` is what has been asked for and not replied to."""
+        """Forward data; ``asked`` holds the requests without a reply."""
         with contextlib.suppress(OSError):
             while chunk := await reader.read(CHUNK):
                 await gates[direction].wait()
@@ -215,11 +214,11 @@ class Proxy:
                         await asyncio.sleep(TRICKLE_SECONDS)
                 writer.write(chunk)
                 await writer.drain()
-        # After all that was held: whoever has gone may have sent it before.
+        # Only after held data: the peer may have sent it before it closed.
         writer.close()
 
     def _is_to_be_lost(self, asked: bytearray) -> bool:
-        """Whether the reply to this is, of which the first piece has come."""
+        """Whether to lose the reply to ``asked``, at its first piece."""
         self._replies += 1
         for to in self._to_lose:
             if to in asked:

@@ -1,8 +1,8 @@
-"""What some tests require, and the Debian packages that contain it.
+"""Programs, files and privileges that tests require, and the Debian packages that contain them.
 
-A test that lacks something is skipped, and one line says what to install. With REQUIRE_ALL=1 the
-run ends before its first test, with one line for all that is missing. ``.ci/run`` installs every
-package that is named here: a test compares the two.
+A test that lacks one is skipped, with a line that says what to install. With REQUIRE_ALL=1 the run
+ends before its first test instead, listing everything missing. ``.ci/run`` installs every package
+named here: a test compares the two.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 import pytest
 
 CAP_SYS_ADMIN = 21
-"""The capability to mount: capabilities(7)."""
+"""The number of the capability to mount; see capabilities(7)."""
 
 PACKAGES: Final = {
     "ab": "apache2-utils",
@@ -50,10 +50,10 @@ PACKAGES: Final = {
     "systemd-nspawn": "systemd-container",
     "wrk": "wrk",
 }
-"""Every program that a test starts, and the package that brings it, besides ``ESSENTIAL``."""
+"""The package of every program that a test starts, except ``ESSENTIAL``."""
 
 FILES: Final = {"/usr/lib/*/faketime/libfaketimeMT.so.1": "faketime"}
-"""Other files that tests use, by a pattern of the path, and their packages."""
+"""The packages of other files, by glob pattern."""
 
 ESSENTIAL: Final = frozenset(
     (
@@ -61,14 +61,14 @@ ESSENTIAL: Final = frozenset(
         *("tar", "taskset", "touch", "umount", "unshare"),
     )
 )
-"""The programs that tests start and that every Debian has."""
+"""Programs that every Debian has."""
 
 FAKED: Final = frozenset(("systemctl", "systemd-run"))
-"""What the benchmark starts where it is there; tests put programs of their own in its place."""
+"""Programs that the benchmark uses if present; tests replace them by their own."""
 
 
 def program(name: str) -> str:
-    """Where the program is; ``name`` is one of ``PACKAGES``."""
+    """Return the path of a program in ``PACKAGES``; skip the test if it is missing."""
     package = PACKAGES[name]
     found = _find(name)
     if found is None:
@@ -77,7 +77,7 @@ def program(name: str) -> str:
 
 
 def file(pattern: str) -> Path:
-    """The first file that matches ``pattern``, which is one of ``FILES``."""
+    """Return the first file that matches a pattern in ``FILES``; skip the test if there is none."""
     found = _matching(pattern)
     if not found:
         _skip(f"{pattern} is missing: apt-get install {FILES[pattern]}")
@@ -85,23 +85,23 @@ def file(pattern: str) -> Path:
 
 
 def all_missing() -> list[str]:
-    """The packages that bring what is named here and is not on this machine."""
+    """Return the packages of everything missing on this machine."""
     programs = {package for name, package in PACKAGES.items() if _find(name) is None}
     return sorted(programs | {FILES[each] for each in FILES if not _matching(each)})
 
 
 def root() -> None:
-    """Return if this process may mount, and become another user."""
+    """Skip the test, or fail with REQUIRE_ALL, unless this process may mount and switch users."""
     status = Path("/proc/self/status").read_text()
     (rights,) = re.findall(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
     if os.geteuid() != 0 or not int(rights, 16) >> CAP_SYS_ADMIN & 1:
         pytest_of_this = Path(sys.prefix, "bin", "pytest")
-        why = f"needs root, also to mount: sudo {pytest_of_this} -m root -p no:cacheprovider"
-        (pytest.fail if os.environ.get("REQUIRE_ALL") else pytest.skip)(why)
+        reason = f"needs root, also to mount: sudo {pytest_of_this} -m root -p no:cacheprovider"
+        (pytest.fail if os.environ.get("REQUIRE_ALL") else pytest.skip)(reason)
 
 
 def _find(name: str) -> str | None:
-    # Debian keeps PostgreSQL's programs off the path, as there may be several versions of them.
+    # Debian keeps PostgreSQL's programs off the path: several versions may be installed.
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     folders = (os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", *map(str, versions))
     return shutil.which(name, path=os.pathsep.join(folders))
@@ -111,5 +111,5 @@ def _matching(pattern: str) -> list[Path]:
     return sorted(Path("/").glob(pattern.removeprefix("/")))
 
 
-def _skip(why: str) -> NoReturn:
-    pytest.skip(why)
+def _skip(reason: str) -> NoReturn:
+    pytest.skip(reason)

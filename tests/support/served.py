@@ -1,4 +1,4 @@
-"""The service in this process, and connections without sockets to it."""
+"""Runs the service in this process, with connections without sockets."""
 
 from typing import Any, ClassVar, Final
 
@@ -9,24 +9,24 @@ from tests.support.parsing import Answer, answers_in
 from web.http.hub import SWEEP_SECONDS
 
 LONG: Final = 3_000_000
-"""An index whose number has 626,963 digits: several seconds at the least rate."""
+"""The index of a number with 626,963 digits, which take seconds at the minimum rate."""
 
 
 LATE: Final = 2 * SWEEP_SECONDS
-"""How late a deadline may be noticed: the time between two sweeps, at either end."""
+"""A deadline is noticed at most this late: one sweep interval at either end."""
 
 
 class Service(InProcessService):
-    """A service at an index, with the default settings but for those that are given."""
+    """A service at ``index``, with default settings except those given."""
 
     opened: ClassVar[list["Service"]] = []
-    """Those that have not been closed."""
+    """Services not closed yet."""
 
     def __init__(
         self, loop: Loop, index: int = 0, *, blocking: bool = False, **settings: Any
     ) -> None:
         super().__init__(loop, PROTOCOL, FakeStore(loop, index, blocking=blocking), **settings)
-        # So that a time that has not been set is long past.
+        # A time of 0 must be long past.
         loop.now += 1000
         loop.settle()
         self.opened.append(self)
@@ -36,13 +36,13 @@ class Service(InProcessService):
         super().close()
 
     def commit(self) -> None:
-        """Let the commits that wait be made, one after the other."""
+        """Complete the waiting commits, one after the other."""
         while self.store.committing:
             self.store.finish()
             self.loop.settle()
 
     def client(self, *pieces: bytes, room: int | None = None) -> Connection:
-        """A connection that has sent this; the server has read it."""
+        """Open a connection and send these pieces; the server has read them on return."""
         client = self.connect(room)
         client.send(*pieces)
         self.loop.settle()

@@ -1,4 +1,4 @@
-"""``python -m web`` as a process, and a client that sends exact bytes."""
+"""Runs ``python -m web`` as a process; a client that sends exact bytes."""
 
 import contextlib
 import http.client
@@ -24,20 +24,18 @@ Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer."""
-
     status: int
     headers: http.client.HTTPMessage
     body: bytes
 
     @property
     def index(self) -> int:
-        """The index, from the ETag."""
+        """From the ETag."""
         return index_of(self.headers["etag"])
 
 
 class Client:
-    """Sends requests to ``url``, each on a connection of its own, as they stand.
+    """Sends requests to ``url`` unchanged, each on a new connection.
 
     Args:
         url: such as ``http://127.0.0.1:8080``.
@@ -56,7 +54,7 @@ class Client:
         return http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE)
 
     def raw(self, *, receive_buffer: int | None = None) -> socket.socket:
-        """A connection, on request with so small a buffer that what is not read is not sent."""
+        """Open a connection; a small ``receive_buffer`` blocks the server until data is read."""
         connection = socket.socket()
         connection.settimeout(PATIENCE)
         if receive_buffer is not None:
@@ -94,12 +92,12 @@ class Client:
 
     @property
     def index(self) -> int:
-        """The index of the sequence."""
+        """The current index."""
         return self.get("/current").index
 
     @property
     def status(self) -> Answer:
-        """The present status; answers are cached for a quarter of a second."""
+        """The current status, bypassing the server's cache of a quarter of a second."""
         began = time.time()
         answers: list[Answer] = []
 
@@ -107,12 +105,12 @@ class Client:
             answers[:] = [self.get("/status")]
             return bool(json.loads(answers[0].body)["now"] >= began)
 
-        until(is_of_now, "/status is of now")
+        until(is_of_now, "/status is current")
         return answers[0]
 
 
 def listening_socket() -> socket.socket:
-    """A listening socket on a free port of the loopback, as supervisord passes one."""
+    """Open a listening socket on a free port of the loopback interface, like supervisord's."""
     return socket.create_server(("127.0.0.1", 0), backlog=128)
 
 
@@ -120,19 +118,19 @@ SERVER: Final = (sys.executable, "-m", "web")
 """The command that runs the server."""
 
 HOST: Final = "x"
-"""What tests that send bytes of their own ask for: a name that each server here answers for."""
+"""The Host of hand-written requests: each server here answers for it."""
 
 
 class ServerProcess:
-    """One ``python -m web``, from ``start`` (or ``__enter__``) until it ends or is killed.
+    """A running ``python -m web``; ``__exit__`` stops it.
 
     Args:
-        database: its path, or the URL of another store.
+        database: the path of a database, or the URL of an engine.
         listener: becomes the standard input of the process.
-        settings: more of the environment, such as ``{"FIB_MAX_INDEX": "5"}``.
+        settings: additional environment variables, such as ``{"FIB_MAX_INDEX": "5"}``.
         name: of its log.
-        logs: the folder of the log, which is that of the database if none is given.
-        command: what to run instead of ``python -m web``.
+        logs: the folder of the log; by default that of the database.
+        command: run instead of ``python -m web``.
     """
 
     def __init__(
@@ -152,7 +150,7 @@ class ServerProcess:
         ours = {variable: str(database), "FIB_ALLOWED_HOSTS": HOST}
         self._environment = foreign | ours | dict(settings or {})
         folder = database.parent if logs is None and isinstance(database, Path) else logs
-        assert folder is not None, "a store that is no file has no place for a log"
+        assert folder is not None, "an engine needs a folder for logs"
         log = folder / f"{name}.log"
         self.log = Log(log)
         with log.open("ab") as output:
@@ -161,7 +159,7 @@ class ServerProcess:
                 subprocess.DEVNULL if listener is None else listener.fileno(),
                 output.fileno(),
                 self._environment,
-                # No command of another test finds it as a server of its own folder.
+                # In another folder: commands of other tests would take it for their own server.
                 folder,
             )
 
@@ -176,7 +174,7 @@ class ServerProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-                assert error is not None, "it does not end when it is told to"
+                assert error is not None, "the server does not stop on SIGTERM"
 
     @property
     def pid(self) -> int:
@@ -199,5 +197,5 @@ class ServerProcess:
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        """Wait for its end; return its exit status, negative for a signal."""
+        """Wait for its end; return the exit status, negative for a signal."""
         return self.process.wait(PATIENCE)

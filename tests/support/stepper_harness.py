@@ -1,6 +1,6 @@
-"""A stepper over a fake store of its own, or one that others step, in the test's own time.
+"""A stepper on a fake store, exclusive or shared, under the test's control.
 
-What is at which moment is exact: nothing happens, and no time passes, but when the test says so.
+Nothing happens and no time passes unless the test causes it, so every moment is exact.
 """
 
 from collections.abc import Sequence as Several
@@ -19,12 +19,12 @@ from tests.support.reference import digits_of
 
 
 class _Recording(FakeStore):
-    """Records what it is asked and does, and fails on demand."""
+    """A store that records its calls, and fails on demand."""
 
     def __init__(self, loop: Loop, index: int, *, blocking: bool) -> None:
         super().__init__(loop, index, blocking=blocking)
         self.asked: list[tuple[int, int | None]] = []
-        """Steps, and the index that they require; no steps: a read."""
+        """Steps and expected index of each call; 0 steps: a read."""
         self.did: list[str] = []
         self.error: BaseException | None = None
 
@@ -52,20 +52,20 @@ class _Recording(FakeStore):
 
 
 class _RecordingShared(_Recording, FakeSharedStore):
-    """The same for a store that others step, too."""
+    """The same for a shared store."""
 
 
 class Harness:
-    """A stepper, and what it has answered; it is closed at the end.
+    """A stepper and its answers; ``__exit__`` closes it.
 
     Args:
-        loop: that of the stepper.
-        index: of the store.
-        shared: whether others step the store, too.
-        start: the index that the stepper knows, if it is another one.
-        blocking: whether each question waits for ``reply``.
-        max_index, max_waiting, max_in_flight: bounds.
-        warnings: of the store.
+        loop: the stepper's loop.
+        index: the store's index.
+        shared: whether the store is shared.
+        start: the stepper's index, if different.
+        blocking: whether each call of the store waits for ``reply``.
+        max_index, max_waiting, max_in_flight: the stepper's limits.
+        warnings: the store's warnings.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Harness:
         self.sequence = Sequence(index if start is None else start)
         self.answers: list[tuple[str, int, Outcome]] = []
         self.looks: list[int | None] = []
-        """The indexes that reads have shown; None: the store was unavailable."""
+        """The results of reads; None: the store was unavailable."""
         self.failures = Failures(loop)
         self.stepper = (SharedStepper if shared else Stepper)(
             self.sequence,
@@ -119,22 +119,22 @@ class Harness:
 
     @property
     def batches(self) -> list[int]:
-        """The steps of each batch that the store was asked for."""
+        """The steps of each batch sent to the store."""
         return [steps for steps, _ in self.store.asked if steps]
 
     def ask(self, *names: str, condition: Condition | None = None, key: Key | None = None) -> None:
-        """Ask for one step in each name."""
+        """Request one step under each name."""
         for name in names:
             self.stepper.submit(self.deliver, condition, name, key)
 
     def ask_in_turns(self, counts: Several[int]) -> None:
-        """Ask for so many steps now, and for more in each of the next turns of the loop."""
+        """Request so many steps now, and in each of the next iterations of the loop."""
         self.ask(*["some"] * counts[0])
         if counts[1:]:
             self._loop.call_soon(self.ask_in_turns, counts[1:])
 
     def deliver(self, snapshot: Snapshot, failure: Outcome, name: str) -> None:
-        """Note an answer."""
+        """Record an answer."""
         assert snapshot.current == digits_of(snapshot.index)
         self.answers.append((name, snapshot.index, failure))
 
@@ -145,6 +145,6 @@ class Harness:
         self.stepper.read(seen)
 
     def reply(self) -> None:
-        """Have the question that is under way replied to, and let happen what then can."""
+        """Reply to the blocked call of the store, then settle the loop."""
         self.store.finish()
         self._loop.settle()

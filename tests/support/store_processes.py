@@ -1,4 +1,4 @@
-"""Processes that commit to a store and are killed, and the files that they leave behind."""
+"""Processes that commit to a database and are killed; the files that they leave."""
 
 import shutil
 import signal
@@ -14,7 +14,7 @@ COMMITTED = 5
 
 
 def run(program: str, *arguments: Path | str) -> int:
-    """Run a program that has ``database`` and ``high_water_mark``; return its exit status."""
+    """Run Python code after some imports, with ``database`` set; return its exit status."""
     head = """
 import os, signal, sys
 from pathlib import Path
@@ -40,13 +40,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def index_of(database: Path) -> int:
-    """What is served from the database."""
+    """Return the index that a server would serve from."""
     with closing(SqliteStore(database)) as store:
         return store.read()
 
 
 def without_high_water_mark(database: Path) -> Path:
-    """A copy of the database, its WAL included, that has no high-water mark."""
+    """Copy the database with its WAL, but without its high-water mark."""
     folder = database.parent / "without-high-water-mark"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -1,12 +1,12 @@
-"""The whole appliance under a real supervisord, in a folder and on a port of its own.
+"""Runs the whole appliance under a real supervisord, in a temporary folder on a free port.
 
     with Supervised() as appliance:
         assert appliance.get("/next") == '{"next": 1}'
         os.kill(appliance.server, signal.SIGKILL)
         appliance.log("supervisord").expect("exited: web_. .terminated by SIGKILL")
 
-supervisord.conf is the one of the project, byte for byte, unless a test changes it in the folder
-before it starts the appliance. Nothing is left behind, whatever it does to the processes.
+It uses the project's supervisord.conf, unless a test changes the copy in the folder before the
+start. Nothing is left behind, whatever a test does to the processes.
 """
 
 import os
@@ -39,21 +39,21 @@ STOP_SECONDS: Final = 30.0
 
 
 class Process(NamedTuple):
-    """What supervisorctl says about a process; ``pid`` is 0 when there is none."""
+    """The state of a process, as in supervisorctl; ``pid`` is 0 when there is none."""
 
     state: str
-    """supervisord's name of its state."""
+    """supervisord's name of the state."""
     pid: int
 
 
 class Supervised:
-    """The appliance, running from ``__enter__`` or ``start`` to ``__exit__`` or ``stop``.
+    """The appliance; it runs from ``__enter__`` or ``start`` to ``__exit__`` or ``stop``.
 
     Args:
-        settings: more of the environment, such as ``{"FIB_MAX_INDEX": "5"}``. All but FIB_HOST
-            and FIB_PORT may be among them.
-        command: run wherever supervisord.conf says ``python -m web``.
-        inside: what supervisord is started by, such as that which limits its memory.
+        settings: additional environment variables, such as ``{"FIB_MAX_INDEX": "5"}``, except
+            FIB_HOST and FIB_PORT.
+        command: run instead of ``python -m web``.
+        inside: the command that starts supervisord, for example with a memory limit.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Supervised:
         command: Sequence[str] | None = None,
         inside: Sequence[str] = (),
     ) -> None:
-        # Not pytest's tmp_path: the name of a Unix socket has at most 107 bytes.
+        # Not pytest's tmp_path: the path of a Unix socket has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="fibcore-"))
         if command is None:
             self.folder.joinpath(".venv").symlink_to(sys.prefix)
@@ -89,7 +89,7 @@ class Supervised:
         python.chmod(0o755)
 
     def take_away_the_extension(self) -> None:
-        """Run the next supervisord without our extension: for the controls."""
+        """Start supervisord without our extension from now on, for controls."""
         conf = self.folder / "supervisord.conf"
         text, count = EXTENSION.subn("", conf.read_text())
         assert count == 1
@@ -109,8 +109,8 @@ class Supervised:
         self._clean_up()
 
     def start(self) -> None:
-        """Start supervisord as ``make run`` does; on return, connections are taken."""
-        assert self._supervisord is None, "it runs already"
+        """Start supervisord as ``make run`` does; connections are accepted on return."""
+        assert self._supervisord is None, "supervisord is already running"
         where = {"FIB_HOST": "127.0.0.1", "FIB_PORT": str(self.port), "FIB_ALLOWED_HOSTS": HOST}
         ours = {**where, **self._settings}
         foreign = {name: value for name, value in os.environ.items() if name[:4] != "FIB_"}
@@ -127,13 +127,13 @@ class Supervised:
             )
         until(
             lambda: bool(log.find("spawned: 'web_0'")) or process.poll() is not None,
-            "supervisord starts the server, or says why it doesn't",
+            "supervisord starts the server, or reports why not",
         )
         assert process.poll() is None, self.report()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send supervisord a signal, wait until it is gone, and return its exit status."""
-        assert self._supervisord is not None, "it does not run"
+        """Send supervisord a signal, wait for its end, and return its exit status."""
+        assert self._supervisord is not None, "supervisord is not running"
         self._supervisord.send_signal(number)
         status = self._supervisord.wait(STOP_SECONDS)
         self._supervisord = None
@@ -152,8 +152,7 @@ class Supervised:
     def _kill_all(self) -> None:
         assert self._supervisord is not None
         pid = self._supervisord.pid
-        # While supervisord is stopped it reaps nobody, so that a child's id can't become that of
-        # a stranger before it is killed.
+        # A stopped supervisord reaps no child, so that no process id is reused before the kill.
         os.kill(pid, signal.SIGSTOP)
         for child in self.children():
             os.kill(child, signal.SIGKILL)
@@ -162,18 +161,18 @@ class Supervised:
         self._supervisord = None
 
     def wait_until_all_run(self) -> None:
-        """Wait until supervisord reports every process as running; the listeners take a second."""
+        """Wait until every process is RUNNING; the listeners take a second."""
         until(
             lambda: {process.state for process in self.processes().values()} == {"RUNNING"},
             "every process runs",
         )
 
-    # What can be asked.
+    # Queries.
 
     @property
     def pid(self) -> int:
         """supervisord's process id."""
-        assert self._supervisord is not None, "it does not run"
+        assert self._supervisord is not None, "supervisord is not running"
         return self._supervisord.pid
 
     def has_ended(self) -> bool:
@@ -181,28 +180,28 @@ class Supervised:
         return self._supervisord is None or self._supervisord.poll() is not None
 
     def children(self) -> list[int]:
-        """The processes that supervisord has started and that have not been reaped."""
+        """Return the children of supervisord that it has not reaped."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [int(child) for child in children.split()]
 
     @property
     def server(self) -> int:
-        """The process id of the server; waits for one."""
+        """The process id of the server. Waits until there is one."""
         self.get("/health")
         return int(lock_path(self.database).read_text())
 
     @property
     def standby(self) -> int:
-        """The process id of the standby; waits for one."""
+        """The process id of the standby. Waits until there is one."""
         return self.standby_after(0)
 
     def standby_after(self, before: int) -> int:
-        """The process id of the standby that replaces ``before``; waits for it."""
+        """Wait for the standby that replaces ``before``; return its process id."""
         server = self.server
         found: list[int] = []
 
         def stands_by() -> bool:
-            # One that has been killed is there for some time, but does not wait.
+            # A killed process exists for some time, but no longer waits for the lock.
             waiting = waiting_for(self.database) or ()
             found[:] = [
                 process.pid
@@ -218,9 +217,9 @@ class Supervised:
         return found[0]
 
     def processes(self) -> dict[str, Process]:
-        """All processes by name, such as ``web:web_0``, as supervisorctl shows them.
+        """Return all processes by name, such as ``web:web_0``.
 
-        Without a supervisorctl, whose start takes longer.
+        It asks supervisord directly: starting supervisorctl takes longer.
         """
         transport = SupervisorTransport(serverurl=f"unix://{self.folder}/var/supervisor.sock")
         with ServerProxy("http://127.0.0.1", transport) as proxy:
@@ -233,7 +232,7 @@ class Supervised:
         }
 
     def supervisorctl(self, *arguments: str) -> str:
-        """The output of supervisorctl, run in the folder without our variables."""
+        """Run supervisorctl in the folder, without settings; return its output."""
         return subprocess.run(
             [f"{sys.prefix}/bin/supervisorctl", "-c", "supervisord.conf", *arguments],
             cwd=self.folder,
@@ -243,31 +242,31 @@ class Supervised:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=PATIENCE,
-            check=False,  # the status says that a process is not running, too
+            check=False,  # the status also tells whether processes run
         ).stdout
 
     def report(self) -> str:
-        """All logs, for a test that has failed."""
+        """Return all logs, for a failed test."""
         paths = [self.folder / "terminal", *sorted((self.folder / "var" / "log").glob("*.log"))]
         return "\n".join(f"---- {path.name}\n{path.read_text()}" for path in paths)
 
     def log(self, name: str) -> Log:
-        """The log called ``name``: supervisord, web_0, web_1, watchdog or backup."""
+        """Return a log: supervisord, web_0, web_1, watchdog or backup."""
         path = self.folder / "var" / "log" / f"{name}.log"
         return self._logs.setdefault(name, Log(path))
 
     @property
     def client(self) -> Client:
-        """Asks on a connection of its own each time."""
+        """A client, which opens a connection for each request."""
         return Client(f"http://127.0.0.1:{self.port}")
 
     @property
     def index(self) -> int:
-        """The index of the sequence."""
+        """The current index."""
         return self.client.index
 
     def get(self, path: str) -> str:
-        """The body of the answer to a GET, which must have status 200."""
+        """Send a GET; return the body of the answer, whose status must be 200."""
         answer = self.client.get(path)
         assert answer.status == 200, answer
         return answer.body.decode()

@@ -1,4 +1,4 @@
-"""How tests wait: for an event, with a deadline that only a failing test reaches."""
+"""Waiting in tests: for an event, with a timeout that only a failing test reaches."""
 
 import asyncio
 import contextlib
@@ -13,29 +13,29 @@ from typing import Final, ParamSpec
 P = ParamSpec("P")
 
 PATIENCE: Final = float(os.environ.get("TESTS_PATIENCE", "60"))
-"""Seconds for anything that should happen at once: only a failing test waits this long."""
+"""Timeout, seconds. Only a failing test waits this long."""
 
 
 def until(
     condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = PATIENCE
 ) -> None:
-    """Return once ``condition`` holds: for events that can't be waited for otherwise.
+    """Poll until ``condition`` holds, for events that can't be awaited otherwise.
 
     Args:
         condition: polled.
-        what: does not happen, where it comes to that; or what says so then.
-        seconds: until it fails.
+        what: the expected event, for the error message; or a function that returns it.
+        seconds: the timeout.
     """
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            said = what if isinstance(what, str) else what()
-            raise AssertionError(f"not within {seconds:g} s: {said}")
+            text = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {seconds:g} s: {text}")
         time.sleep(0.01)
 
 
 def until_ended(*pids: int) -> None:
-    """Return when all of these processes have ended; see ``is_alive``."""
+    """Wait until all of these processes have ended; see ``is_alive``."""
     until(lambda: not any(map(is_alive, pids)), f"processes {pids} have ended")
 
 
@@ -48,12 +48,12 @@ async def until_idle() -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process is running; a zombie is not."""
+    """Whether a process exists and is not a zombie."""
     return not states(pid) <= {"Z", "X"}
 
 
 def states(pid: int) -> set[str]:
-    """The states of a process's threads, by their letters in ``/proc``; none if it is gone."""
+    """Return the state letters of a process's threads, as in ``/proc``; empty if it is gone."""
     found = set()
     for path in Path(f"/proc/{pid}/task").glob("*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -62,7 +62,7 @@ def states(pid: int) -> set[str]:
 
 
 def in_a_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Run an async test, with its fixtures, bounded in time."""
+    """Run an async test with its fixtures and a timeout."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -76,7 +76,7 @@ def in_a_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 
 
 class Log:
-    """A log that is being written; each search begins after the last match."""
+    """A growing log; each search starts after the last match."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -84,14 +84,13 @@ class Log:
 
     @property
     def text(self) -> str:
-        """All of it."""
         try:
             return self._path.read_text()
         except FileNotFoundError:
             return ""
 
     def find(self, pattern: str) -> re.Match[str] | None:
-        """Search the present text for ``pattern``, after the last match."""
+        """Search the current text for ``pattern``, after the last match."""
         match = re.compile(pattern).search(self.text, self._position)
         if match:
             self._position = match.end()
@@ -114,5 +113,5 @@ class Log:
         return found[0]
 
     def skip(self) -> None:
-        """Search only what is written from now on."""
+        """Ignore everything written so far."""
         self._position = len(self.text)

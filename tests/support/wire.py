@@ -1,4 +1,4 @@
-"""Requests as a client sends them."""
+"""Requests in bytes."""
 
 from typing import Final
 
