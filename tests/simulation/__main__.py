@@ -22,8 +22,11 @@ from tests.simulation.install import installed
 from tests.simulation.plan import STORES, Plan, plan_of
 from tests.simulation.run import Outcome, run
 
-BATCH_SEEDS: Final = 50
+CHUNK_SEEDS: Final = 50
 """Seeds that a worker process tries per report."""
+
+CHUNKS: Final = 20
+"""Chunks per worker process: objects that some runs never free slow it down in the end."""
 
 PROGRESS_SECONDS: Final = 60.0
 """Interval of progress lines where the output is not a terminal."""
@@ -171,12 +174,13 @@ def search(options: argparse.Namespace, choice: Choice) -> int:
     print(f"seeds {first} to {first + options.seeds - 1}", flush=True)
     logging.disable()
     batches = [
-        range(at, min(at + BATCH_SEEDS, first + options.seeds))
-        for at in range(first, first + options.seeds, BATCH_SEEDS)
+        range(at, min(at + CHUNK_SEEDS, first + options.seeds))
+        for at in range(first, first + options.seeds, CHUNK_SEEDS)
     ]
     began, reported = time.monotonic(), 0.0
     total = Tally(0, 0.0, 0, ())
-    with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
+    processes = multiprocessing.get_context("fork")
+    with processes.Pool(options.jobs, maxtasksperchild=CHUNKS) as pool:
         for count in pool.imap_unordered(_Trial(choice), batches):
             total = Tally(
                 total.seeds + count.seeds,
