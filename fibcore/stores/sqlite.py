@@ -5,7 +5,8 @@ import errno
 import logging
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -287,11 +288,11 @@ class SqliteStore:
             CommitFailedError: see there.
             AnotherWriterError: another process has written to the database.
         """
+        self._commit(index, partial(self._commit_keys, made=made) if made else self._move)
+
+    def _commit(self, index: int, write: Callable[[int], None]) -> None:
         try:
-            if made:
-                self._commit_keys(index, made)
-            else:
-                self._move(index)
+            write(index)
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
             if code & 0xFF == sqlite3.SQLITE_BUSY:
@@ -336,11 +337,22 @@ class SqliteStore:
             self._keys.drop(surplus)
         self._keys.add(index, made)
 
+    def _drop_keys(self, index: int) -> None:
+        """Move the index, and drop all keys, in one transaction.
+
+        **Keys leave only together with the move of** ``dropped`` **that rejects them**: otherwise a
+        process that is killed between the two leaves used keys that look new.
+        """
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        self._keys, self._dropped = None, index
+        execute("DELETE FROM keys")
+        self._move(index)
+        execute("COMMIT")
+
     def set_index(self, index: int) -> None:
         """Commit ``index``, which may be lower, and drop all keys; raises as ``commit``."""
-        self._connection.execute("DELETE FROM keys")
-        self._keys, self._dropped = None, index
-        self.commit(index)
+        self._commit(index, self._drop_keys)
 
     def _report_wal(self) -> None:
         """Log each time that the WAL has doubled past its space, and when it is back.

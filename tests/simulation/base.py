@@ -43,7 +43,8 @@ class Run:
         self.settings = replace(DEFAULTS, max_index=plan.max_index, store=self.store())
         self.history = History(
             plan.max_keys,
-            may_drop=plan.predates_keys or bool(self.kinds & {"raise_index", "set_index"}),
+            may_drop=plan.predates_keys
+            or bool(self.kinds & {"raise_index", "set_index", "killed_set_index"}),
         )
         self.servers: list[Server] = []
         """All servers ever started."""

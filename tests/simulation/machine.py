@@ -320,6 +320,26 @@ class Machine:
         process.at_end.append(again)
         process.spawn(work)
 
+    def set_index_and_be_killed(self, index: int, calls: int, note: Callable[[], object]) -> None:
+        """An operator raises the index by a command that is killed, and does not repeat it.
+
+        Args:
+            index: the new one.
+            calls: the command is killed in this one of its calls to the disk, if it gets there.
+            note: called when it has ended.
+        """
+        self.stop_all()
+        process = self.process("operator")
+
+        def work() -> None:
+            self.world.log("operator", f"raises the index to {index}")
+            SqliteOpener(cast("Path", DATABASE)).set_index(index)
+            process.kill()
+
+        process.at_end += [note, partial(self.world.after, 0.0, None, self.resume_service)]
+        self.disk.after_calls(calls, process.kill)
+        process.spawn(work)
+
     def resume_service(self) -> None:
         """Start the servers and the backup."""
         self.is_served = self.listener.is_open = True

@@ -34,7 +34,7 @@ MACHINE_BUGS: Final = {
     ),
     "the_mark_is_never_written": Bug(
         SqliteStore,
-        "commit",
+        "_commit",
         "self._high_water_mark.record(index)",
         "pass",
         SQLITE,
@@ -42,9 +42,9 @@ MACHINE_BUGS: Final = {
     ),
     "the_mark_is_written_before_the_commit": Bug(
         SqliteStore,
-        "commit",
-        "try:\n            if made:",
-        "self._high_water_mark.record(index)\n        try:\n            if made:",
+        "_commit",
+        "try:",
+        "self._high_water_mark.record(index)\n        try:",
         SQLITE,
         "a kill before a power cut",
     ),
@@ -93,7 +93,7 @@ MACHINE_BUGS: Final = {
     ),
     "a_failed_sync_is_acknowledged": Bug(
         SqliteStore,
-        "commit",
+        "_commit",
         FAILED,
         "self._index = index\n            return",
         SQLITE,
@@ -181,6 +181,21 @@ MACHINE_BUGS: Final = {
         "pass",
         SQLITE,
         "a kill",
+        ("keyed",),
+    ),
+    "keys_are_dropped_before_the_index_is_set": Bug(
+        SqliteStore,
+        "_drop_keys",
+        """execute("BEGIN IMMEDIATE")
+        self._keys, self._dropped = None, index
+        execute("DELETE FROM keys")
+        self._move(index)
+        execute("COMMIT")""",
+        """execute("DELETE FROM keys")
+        self._keys, self._dropped = None, index
+        self._move(index)""",
+        SQLITE,
+        "killed set-index",
         ("keyed",),
     ),
     "one_key_makes_two_steps_in_a_batch": Bug(

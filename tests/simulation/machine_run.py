@@ -19,6 +19,8 @@ from tests.simulation.server import nothing
 from tests.simulation.sqlite_wal import SHARED, committed_index
 from tests.simulation.system import MachineProcess
 
+SET_INDEX_CALLS: Final = 150
+"""Calls to the disk that ``set-index`` makes, and a few more."""
 WATCHDOG_SECONDS: Final = 2.5
 LONGEST_DELAY: Final = 2.0
 """Longest time until a connection reaches the machine, or its next server after a power cut."""
@@ -159,6 +161,8 @@ class MachineRun(Run):
                 return self.tampering(plan, chance)
             case "set_index":
                 return partial(self.set_index, chance), nothing
+            case "killed_set_index":
+                return partial(self.killed_set_index, chance), nothing
             case "open_reader" | "locked_database":
                 return self.program(plan)
             case "stop_backup":
@@ -175,13 +179,7 @@ class MachineRun(Run):
     def set_index(self, chance: random.Random) -> None:
         """An operator stops all servers and moves the sequence, up or down."""
         machine = self.machine
-        # Other faults of the files or the disk could prevent it.
-        if not machine.has_store_open() or self.kinds & {
-            "power_cut",
-            *TAMPERING,
-            *DISK_FAULTS,
-            "locked_database",
-        }:
+        if not self._can_be_set():
             return
         before = machine.index()
         ahead = chance.choice((-1, 1)) * chance.randint(1, 9)
@@ -197,6 +195,24 @@ class MachineRun(Run):
                 self.history.skip_indexes(self.world.now, index - before)
 
         machine.set_index(index, note)
+
+    def _can_be_set(self) -> bool:
+        """Whether no other fault of the files or the disk could prevent it."""
+        others = {"power_cut", *TAMPERING, *DISK_FAULTS, "locked_database"}
+        return self.machine.has_store_open() and not self.kinds & others
+
+    def killed_set_index(self, chance: random.Random) -> None:
+        """An operator raises the index by a command that may be killed, and does not repeat it."""
+        machine = self.machine
+        if not self._can_be_set():
+            return
+        before = machine.index()
+        index = min(before + chance.randint(0, 9), self.plan.max_index)
+
+        def note() -> None:
+            self.history.skip_indexes(self.world.now, machine.index() - before)
+
+        machine.set_index_and_be_killed(index, chance.randint(1, SET_INDEX_CALLS), note)
 
     def program(self, plan: FaultPlan) -> Fault:
         """Another program holds a read transaction, or the write lock."""

@@ -56,6 +56,7 @@ MACHINE_FAULTS: Final = {
     "failing_reads": 1,
     "slow_disk": 2,
     "set_index": 2,
+    "killed_set_index": 2,
     "older_copy": 1,
     "lost_wal": 1,
     "deleted_files": 1,
@@ -141,6 +142,10 @@ MACHINE_COMBINATIONS: Final[Combinations] = {
         ("folder_denied", "", 1.0, 0.3),
         ("kill", "", 1.5, 0.0),
         ("folder_denied", "", 1.5, 2.0),
+    ),
+    "killed set-index": (
+        ("killed_set_index", "", 4.0, 0.0),
+        ("killed_set_index", "", 9.0, 0.0),
     ),
     "a lost WAL": (("lost_wal", "", 2.0, 6.0),),
     "power cuts": (("power_cut", "", 1.0, 1.0), ("power_cut", "", 4.0, 1.0)),

@@ -23,6 +23,7 @@ from fibcore.problems import (
 )
 from fibcore.stores import Moved, files, sqlite_file
 from fibcore.stores.high_water_mark import read
+from fibcore.stores.keys import KeyConflictError
 from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.stores.sqlite_opener import SqliteOpener, verified_index
@@ -30,6 +31,7 @@ from supervise.backup import BackupCopy
 from tests.support.crash_points import killed_at_each_line
 from tests.support.disks import SmallDisk, fill
 from tests.support.invalid_databases import INVALID_DATABASES, InvalidDatabase, contents
+from tests.support.keys import key, step
 from tests.support.servers import ServerProcess
 from tests.support.store_processes import serve_and_be_killed
 
@@ -212,14 +214,14 @@ def test_a_copy_made_while_lowering_does_not_speak_against_it(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(database, 50)
-    commit = SqliteStore.commit
+    commit = SqliteStore._commit
 
-    def copy_and_commit(self: SqliteStore, index: int) -> None:
+    def copy_and_commit(self: SqliteStore, index: int, write: Callable[[int], None]) -> None:
         BackupCopy(database).refresh()
-        commit(self, index)
+        commit(self, index, write)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SqliteStore, "commit", copy_and_commit)
+        patch.setattr(SqliteStore, "_commit", copy_and_commit)
         SqliteOpener(database).set_index(40, lower=True)
     assert index_of(database) == 40
 
@@ -290,6 +292,46 @@ def test_interrupted_it_would_begin_at_0_without_its_mark_first(tmp_path: Path) 
     assert left_behind(original, program, 9) == {None, 9}
     without = f"sqlite_opener._move_high_water_mark = lambda *_: None; {program}"
     assert left_behind(original, without, 9) == {None, 0, 9}
+
+
+def keyed(database: Path) -> None:
+    make(database, 50)
+    with closing(SqliteStore(database)) as store:
+        assert step(store, key(1, since=50)) == 51
+
+
+KEYS_DROPPED_FIRST = """
+def set_index(store, index):
+    store._connection.execute("DELETE FROM keys")
+    store._keys, store._dropped = None, index
+    store.commit(index)
+sqlite_opener.SqliteStore.set_index = set_index
+"""
+
+
+@pytest.mark.proves("2", "keys after a `set-index` that is killed at any line")
+@pytest.mark.proves("2", "keys after a `set-index`…", control="keys are dropped first")
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("order", "expected"), [("", {51, None}), (KEYS_DROPPED_FIRST, {51, None, 52})]
+)
+def test_interrupted_anywhere_no_key_is_taken_for_new(
+    tmp_path: Path, order: str, expected: set[int | None]
+) -> None:
+    """A key is answered with the step that it made, or rejected. Done a second time it is 52."""
+    original = tmp_path / "original"
+    original.mkdir()
+    keyed(original / "fibcore.db")
+    program = f"{order}\nSqliteOpener(database).set_index(60)"
+    found: set[int | None] = set()
+    for database in killed_at_each_line(original, Path(fibcore.__file__).parent, program, least=6):
+        with closing(SqliteStore(database)) as store:
+            try:
+                found.add(step(store, key(1, since=50)))
+            except KeyConflictError as conflict:
+                found.update(conflict.found.values())
+        shutil.rmtree(database.parent)
+    assert found == expected
 
 
 def left_behind(original: Path, program: str, index: int) -> set[int | None]:
