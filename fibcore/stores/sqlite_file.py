@@ -123,19 +123,22 @@ def connect(path: Path, mode: Literal["rw", "ro", "alone"] = "rw") -> sqlite3.Co
         DatabaseInvalidError, StoreUnavailableError: depending on the condition of the file.
     """
     with explained(path):
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DatabaseInvalidError(path, "it is not a file")
-        if path.is_symlink():
+        found = path.lstat()
+        # What is no file was not made here, so no command may rename or replace it.
+        if stat.S_ISLNK(found.st_mode):
             # SQLite would keep the WAL beside the target of the link, and we all other files beside
             # the link, where they protect nothing from users of the target.
-            raise DatabaseInvalidError(path, f"it is a link to {path.resolve()}: name that")
-        if mode == "rw" and path.stat().st_nlink > 1:
+            target = os.path.realpath(path)
+            raise ForeignDatabaseError(path, f"it is a link to {target}: name that")
+        if not stat.S_ISREG(found.st_mode):
+            raise ForeignDatabaseError(path, "it is not a file")
+        if mode == "rw" and found.st_nlink > 1:
             # Under its other name it has another WAL, lock and high-water mark: two servers would
             # step it. See https://sqlite.org/howtocorrupt.html, 2.5.
             raise LinkedDatabaseError(path, "it has another name (a hard link)")
         how = "mode=ro&immutable=1" if mode == "alone" else f"mode={mode}"
         return sqlite3.connect(
-            f"file:{quote(str(path))}?{how}",
+            f"file:{quote(os.fsencode(path))}?{how}",
             uri=True,
             timeout=BUSY_SECONDS,
             isolation_level=None,

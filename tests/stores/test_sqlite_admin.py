@@ -1,6 +1,7 @@
 """Setting the index of a database, and copying it: safe beside a server, and when interrupted."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -124,6 +125,23 @@ def test_an_untrusted_file_is_kept_and_a_foreign_one_left_alone(
         if name.startswith(database.name):
             name = name.replace(database.name, kept.name)
         assert after[name] == content
+
+
+NO_FILES = [each for each in INVALID_DATABASES if re.match("it is (not a file|a link)", each.complaint)]
+
+
+@pytest.mark.proves("person", "what can't be trusted is kept…")
+@pytest.mark.parametrize("invalid", NO_FILES, ids=lambda invalid: invalid.name)
+def test_a_folder_a_link_or_a_pipe_is_not_set_aside(
+    database: Path, invalid: InvalidDatabase
+) -> None:
+    """A folder named in place of its database may be that of a running server."""
+    sqlite_file.create(database, 5)
+    invalid.make(database)
+    before = database.lstat().st_ino
+    with pytest.raises(ForeignDatabaseError, match=invalid.complaint):
+        SqliteOpener(database).set_index(6)
+    assert database.lstat().st_ino == before
 
 
 def test_what_is_kept_does_not_replace_what_was_kept_before(database: Path) -> None:

@@ -195,5 +195,5 @@ INVALID_DATABASES = [
     InvalidDatabase("pipe", _replace_by_a_pipe, "it is not a file"),
     InvalidDatabase("folder", _replace_by_a_folder, "it is not a file"),
     InvalidDatabase("link", _replace_by_a_link_to_it, "it is a link to /"),
-    InvalidDatabase("dangling link", _replace_by_a_dangling_link, "No such file"),
+    InvalidDatabase("dangling link", _replace_by_a_dangling_link, "it is a link to /"),
 ]
