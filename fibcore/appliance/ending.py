@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable
 from typing import Final, NoReturn, TypeAlias
 
@@ -48,6 +49,12 @@ def end_at_once(status: int) -> NoReturn:
     """
     logging.shutdown()
     os._exit(status)
+
+
+def end_interrupted() -> None:
+    """End the process by the interrupt that it has received: no traceback, and shells see it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGINT)
 
 
 def end_invalid(error: Problem, end: End = end_at_once) -> NoReturn:

@@ -40,6 +40,8 @@ RENAMED: Final = {
 NOTHING_DONE: Final = "Nothing has been started or changed."
 
 MAX_LINE: Final = 65536
+ENCODING: Final = "utf-8-sig"
+"""Of files: some editors begin them with a byte order mark."""
 HOST: Final = r"(?:[\w.-]+|\[[\da-f:]+\])"
 DEFAULT_SEQUENCE: Final = "fibonacci"
 DEFAULT_MAX_INDEX: Final = {"exact": 10_000_000, "uint64": MAX_INDEX}
@@ -137,13 +139,18 @@ def _store(text: str) -> str:
     scheme, _, rest = text.partition(":")
     if scheme not in SCHEMES or not rest:
         raise ValueError(" or ".join(f"{each}:…" for each in SCHEMES))
-    return f"{SQLITE}{Path(rest).absolute()}" if scheme == "sqlite" else text
+    if scheme != "sqlite":
+        return text
+    path = Path(rest).absolute()
+    if not path.name or "\0" in rest:
+        raise ValueError(f"{SQLITE}FILE, where FILE names a file")
+    return f"{SQLITE}{path}"
 
 
 def _first_line(path: Path) -> str:
     """The store named in a file, which keeps its password from other users."""
     try:
-        with path.open() as file:
+        with path.open(encoding=ENCODING) as file:
             return file.readline(MAX_LINE).strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
@@ -297,7 +304,7 @@ LINE: Final = re.compile(
 def _lines(path: Path, errors: list[SettingsError]) -> Iterator[Given]:
     """The settings in the file ``path``; none if there is no such file."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(ENCODING).splitlines()
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError) as error:

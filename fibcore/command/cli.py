@@ -9,6 +9,7 @@ wrong; 1 for any other problem, which is printed.
 """
 
 import argparse
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from typing import Any, Final, NoReturn, TextIO
 
 import shtab
 
+from fibcore.appliance.ending import end_interrupted
 from fibcore.appliance.servers import servers_of
 from fibcore.appliance.settings import (
     DEFAULT_SEQUENCE,
@@ -46,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Closed by the parent process: discard what would be written there.
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The name of a file may be any bytes, and is printed as it is.
+        sys.stdout.reconfigure(errors="surrogateescape")
     # Like the database, files created here are private to this user.
     umask = os.umask(0o077)
     options = argparse.Namespace(option="")
@@ -64,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader has closed the pipe. On exit Python would try to write the rest again.
         _discard(sys.stdout)
+    except KeyboardInterrupt:
+        end_interrupted()
     except (Problem, OSError, MemoryError) as error:
         _print_problem(error, options.option)
         try:
@@ -256,9 +263,10 @@ def _reject_another(settings: Settings, folder: Path, source: str) -> None:
 
 
 def _path(text: str) -> Path:
-    if not text:
+    path = Path(text).absolute()
+    if not text or not path.name:
         raise argparse.ArgumentTypeError("the file name must not be empty")
-    return Path(text).absolute()
+    return path
 
 
 def _integers(text: str) -> str:

@@ -51,6 +51,7 @@ def error(folder: Path, environ: dict[str, str] | None = None) -> SettingsError:
         ("FIB_HOST= # none", ""),
         ("FIB_HOST=", ""),
         ("FIB_HOST=a\nFIB_HOST=b", "b"),
+        ("\ufeffFIB_HOST=a\r\n", "a"),
         ("# FIB_HOST=a\n; FIB_HOST=a\n#FIB_HOST=a\n\n", "127.0.0.1"),
     ],
 )

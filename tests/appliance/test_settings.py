@@ -76,6 +76,9 @@ def test_a_setting_accepts_its_valid_values(
         ("FIB_STATE", "", "it must name a file"),
         ("FIB_STORE", "", "sqlite:…"),
         ("FIB_STORE", "sqlite:", "sqlite:…"),
+        ("FIB_STORE", "sqlite:/", "sqlite:FILE, where FILE names a file"),
+        ("FIB_STORE", "sqlite:/a\0b", "sqlite:FILE, where FILE names a file"),
+        ("FIB_STATE", "/", "it must name a file"),
         ("FIB_STORE", "var/fibcore.db", "sqlite:…"),
         ("FIB_STORE", "mysql://host/name", "sqlite:…"),
     ],
@@ -228,6 +231,8 @@ def test_a_store_is_named_in_a_file(tmp_path: Path) -> None:
     assert (settings.store, settings.where) == ("redis://:Zebra9@host/0", "redis://host/0")
     file.write_text(f"sqlite:{tmp_path}/x.db")
     assert Settings.from_environ({"FIB_STORE": f"@{file}"}).database == tmp_path / "x.db"
+    file.write_text(f"sqlite:{tmp_path}/y.db", "utf-8-sig")
+    assert Settings.from_environ({"FIB_STORE": f"@{file}"}).database == tmp_path / "y.db"
     file.write_text("Zebra9://h")
     with pytest.raises(SettingsError, match=f"is '@{file}'") as invalid:
         Settings.from_environ({"FIB_STORE": f"@{file}"})

@@ -6,6 +6,7 @@ import importlib
 import os
 import pty
 import shlex
+import signal
 import subprocess
 import tomllib
 from pathlib import Path
@@ -25,6 +26,7 @@ from fibcore.stores import sqlite_opener
 from supervise.backup import BackupCopy
 from tests.command.conftest import Fibcore, command, make, rows
 from tests.support.reference import digits_of
+from tests.support.servers import listening_socket
 from web import __main__ as web_main
 from web import server
 
@@ -165,6 +167,45 @@ def test_a_wrong_setting_keeps_the_command_from_guessing(
     status, _, complaint = fibcore("show")
     assert status == os.EX_CONFIG
     assert "FIB_INTEGERS is 'float'; it must be one of exact, uint64." in complaint
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("arguments", [("current",), ("next",), ("status",)])
+def test_an_interrupt_ends_a_command_without_a_traceback(arguments: tuple[str, ...]) -> None:
+    """By the signal, which a loop of a shell sees."""
+    with listening_socket() as listener:
+        listener.settimeout(60)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with subprocess.Popen(
+            command(*arguments, "--url", url), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            with listener.accept()[0]:
+                process.send_signal(signal.SIGINT)
+                assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.processes
+def test_a_file_name_may_be_any_bytes_and_is_printed_as_it_is(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/\xff.db"
+    make(Path(os.fsdecode(name)), 5)
+    done = subprocess.run(
+        [*map(os.fsencode, command("backup", "--database")), name, name + b".copy"],
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == name + b".copy: a verified copy at index 5\n"
+
+
+@pytest.mark.parametrize("arguments", [("show", "--database", "/"), ("backup", "/")])
+def test_a_path_that_names_no_file_is_a_usage_error(
+    fibcore: Fibcore, database: Path, arguments: tuple[str, ...]
+) -> None:
+    make(database, 5)
+    with pytest.raises(SystemExit) as ended:
+        fibcore(*arguments)
+    assert ended.value.code == 2
 
 
 @pytest.mark.processes
