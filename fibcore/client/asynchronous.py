@@ -14,8 +14,8 @@ from fibcore.client.replies import BrokenReplyError, Lost, Reply, ReplyReader
 class AsyncClient(BaseClient["_Connection"]):
     """``Client`` for asyncio: the same arguments, calls, and errors.
 
-    Tasks of one event loop may share it. A cancelled call to ``next`` may have stepped: with
-    a key from ``new_key`` it can be repeated.
+    Tasks of one event loop may share it; another loop gets connections of its own. A cancelled
+    call to ``next`` may have stepped: with a key from ``new_key`` it can be repeated.
     """
 
     async def __aenter__(self) -> Self:
@@ -26,9 +26,11 @@ class AsyncClient(BaseClient["_Connection"]):
 
     async def close(self) -> None:
         """See ``Client.close``."""
+        loop = asyncio.get_running_loop()
         while self._idle:
             for connection in self._idle.popitem()[1]:
-                connection.transport.abort()
+                if connection.loop is loop:
+                    connection.transport.abort()
         # The loop closes aborted connections in its next turn.
         await asyncio.sleep(0)
 
@@ -84,11 +86,15 @@ class AsyncClient(BaseClient["_Connection"]):
                 connection.transport.abort()
 
     def _kept(self, node: Node) -> "_Connection | None":
-        """An idle connection that is still open."""
+        """An idle connection that is still open.
+
+        Those of another loop are dropped: only that loop could use or close them.
+        """
+        loop = asyncio.get_running_loop()
         kept = self._idle.get(node)
         while kept:
             connection = kept.pop()
-            if not connection.transport.is_closing():
+            if connection.loop is loop and not connection.transport.is_closing():
                 return connection
         return None
 
@@ -105,13 +111,14 @@ class _Connection(asyncio.Protocol):
     """Carries one request at a time."""
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self._reader: ReplyReader | None = None
         self._answered: asyncio.Future[Reply] | None = None
 
     async def exchange(self, request: bytes) -> Reply:
         """Raises OSError, BrokenReplyError: no complete answer arrived."""
         self._reader = ReplyReader()
-        self._answered = asyncio.get_running_loop().create_future()
+        self._answered = self.loop.create_future()
         self.transport.write(request)
         return await self._answered
 

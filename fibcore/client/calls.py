@@ -5,7 +5,6 @@ it yields a ``Wait``. It returns a ``Number`` or a key, or raises.
 """
 
 import itertools
-import math
 import random
 import re
 import secrets
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
 from typing import Final, TypeAlias, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from fibcore.client.errors import (
     ClientError,
@@ -34,12 +33,22 @@ from fibcore.client.replies import Lost, Reply
 FIRST_WAIT_SECONDS: Final = 0.05
 """A server that was killed is replaced within milliseconds."""
 LONGEST_WAIT_SECONDS: Final = 2.0
+LONGEST_SECONDS: Final = 86_400.0
+"""For an attempt, and for a wait: the system takes no timeout of any length."""
 RANDOM_BYTES: Final = 16
 """Random bytes of a key: enough to be unique."""
 DIGITS_OF_64_BITS: Final = 20
 LARGEST_IN_64_BITS: Final = 93
 """The last index whose number is the same modulo 2^64."""
 
+LABEL: Final = r"[\w-]{1,63}"
+URL: Final = re.compile(
+    r"(?P<scheme>https?)://(?:(?P<user>[^/?#]*)@)?"
+    rf"(?P<authority>(?P<host>{LABEL}(?:\.{LABEL})*\.?|\[[\da-f:.]+(?:%[\w.-]+)?\])"
+    r"(?::(?P<port>\d{1,5})?)?)(?P<prefix>(?:/[^?#@]*)?)",
+    re.ASCII | re.IGNORECASE,
+)
+"""Where parsers may disagree on where a password ends, it does not match."""
 KEY: Final = re.compile(r"(0|[1-9]\d{0,18}):[\w-]{16,64}", re.ASCII)
 TAG: Final = re.compile(r'(?:W/)?"(\d{1,19})(-uint64)?(-text)?"', re.ASCII)
 DIGITS: Final = re.compile(rb"0|[1-9][0-9]*")
@@ -71,24 +80,21 @@ class Node:
     @classmethod
     def at(cls, url: str) -> "Node":
         """Raises ValueError if ``url`` is not the URL of a server."""
-        parts = urlsplit(url)
-        user, at, authority = parts.netloc.rpartition("@")
-        shown = f"{parts.scheme}://{authority}{parts.path.rstrip('/')}"
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or parts.query
-            or parts.fragment
-            or re.fullmatch(r"[!-~]+", url) is None
-        ):
-            # Not quoted in full: it may contain a password.
-            raise ValueError(f"{shown} is not the URL of a server, such as http://127.0.0.1:8080")
-        secure = parts.scheme == "https"
-        port = parts.port or (443 if secure else 80)
-        basic = b64encode(unquote(user).encode()).decode()
-        authorization = f"Authorization: Basic {basic}\r\n" if at else ""
-        prefix = parts.path.rstrip("/")
-        return cls(shown, secure, parts.hostname, port, authority, prefix, authorization)
+        parts = URL.fullmatch(url)
+        secure = parts is not None and parts["scheme"].lower() == "https"
+        port = int(parts["port"] or (443 if secure else 80)) if parts is not None else 0
+        if parts is None or not 1 <= port <= 65535 or re.fullmatch(r"[!-~]+", url) is None:
+            # Not quoted: it may contain a password.
+            raise ValueError(
+                "this is not the URL of a server (in a password, / ? # and @ are percent-encoded), "
+                "such as http://127.0.0.1:8080"
+            )
+        user, authority, prefix = parts["user"], parts["authority"], parts["prefix"].rstrip("/")
+        shown = f"{parts['scheme']}://{authority}{prefix}"
+        basic = b64encode(unquote(user or "").encode()).decode()
+        authorization = "" if user is None else f"Authorization: Basic {basic}\r\n"
+        host = parts["host"].strip("[]")
+        return cls(shown, secure, host, port, authority, prefix, authorization)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +189,8 @@ class Calls:
             at = self._at
             node = self.nodes[at % len(self.nodes)]
             # A long number may have to wait; any other answer comes soon or is lost.
-            patience = math.inf if index is not None else self._attempt_timeout
-            deadline = min(end, monotonic() + patience)
+            patience = LONGEST_SECONDS if index is not None else self._attempt_timeout
+            deadline = min(end, monotonic() + min(patience, LONGEST_SECONDS))
             reply = yield Ask(node, self._request(node, path, key), deadline)
             assert reply is not None
             if isinstance(reply, Reply):
@@ -202,6 +208,7 @@ class Calls:
             self._at = at + 1
             # Ask every node once, then wait.
             wait = 0.0 if attempt % len(self.nodes) else max(next(waits), _retry_after(reply))
+            wait = min(wait, LONGEST_SECONDS)
             if monotonic() + wait >= end:
                 if in_doubt and key is not None:
                     raise StepInDoubtError(node.url, error.reason, key)

@@ -1,10 +1,13 @@
 """Both clients beside a server that loses, cuts and sheds: each step is made once."""
 
+import asyncio
+import gc
 import os
 import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -12,7 +15,7 @@ import gmpy2
 import pytest
 
 import fibcore
-from fibcore import Client
+from fibcore import AsyncClient, Client
 from fibcore.client import (
     ClientError,
     KeyAheadError,
@@ -282,7 +285,19 @@ def test_threads_share_a_client(server: FakeServer) -> None:
     assert len({each.connection for each in server.asked}) <= 8
 
 
-@pytest.mark.proves("client", "threads share a client, and…")
+def test_a_loop_has_connections_of_its_own(server: FakeServer) -> None:
+    """One that has ended would neither deliver an answer nor close its connections."""
+    client = AsyncClient(server.url, timeout=60.0, attempt_timeout=60.0)
+    assert asyncio.run(client.next()).index == 1
+    with warnings.catch_warnings():
+        # Rightly so: the first loop has ended before the client was closed.
+        warnings.simplefilter("ignore", ResourceWarning)
+        assert asyncio.run(client.next()).index == 2
+        asyncio.run(client.close())
+        gc.collect()
+    assert len({each.connection for each in server.asked}) == 2
+
+
 @pytest.mark.processes
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_has_connections_of_its_own(server: FakeServer) -> None:

@@ -72,6 +72,7 @@ def test_bytes_that_are_no_answer_are_a_broken_reply(data: bytes) -> None:
         (b'{"detail": "So it is."}', "application/json", "503 Service Unavailable"),
         (b"[1]", "application/problem+json", "503 Service Unavailable"),
         (b"{", "application/problem+json", "503 Service Unavailable"),
+        (b"[" * 100_000, "application/problem+json", "503 Service Unavailable"),
         (b'{"detail": 1}', "application/problem+json", "503 Service Unavailable"),
     ],
 )
