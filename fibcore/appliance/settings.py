@@ -85,7 +85,8 @@ def _one_of(*names: str) -> Callable[[str], str]:
 def _host(text: str) -> str:
     try:
         # The address lookup encodes names so, and raises an unexpected error for an invalid one.
-        named = bool(text and text.encode("idna"))
+        name = text.encode("idna").decode()
+        named = re.fullmatch(r"[\w.-]+|[\da-fA-F:.]+(%[\w.-]+)?", name, re.ASCII) is not None
     except UnicodeError:
         named = False
     if not named:

@@ -31,7 +31,7 @@ def add_commands(subparsers: Any) -> None:
         parser.add_argument(
             "--url",
             action="append",
-            type=_url,
+            type=url,
             help="the server, instead of the one in the settings; repeat it for each node",
         )
         parser.add_argument(
@@ -82,7 +82,8 @@ def _index(text: str) -> int:
     return int(text)
 
 
-def _url(text: str) -> str:
+def url(text: str) -> str:
+    """The URL of a server, as an argument."""
     try:
         Client(text)
     except ValueError as error:

@@ -219,9 +219,15 @@ def _add_running(subparsers: Any) -> None:
         epilog="Exit status: 0 if the server is healthy; 69 if it is not, or does not answer.",
     )
     status.set_defaults(run=server.status, of_database=False, option="")
-    status.add_argument("--url", help="the server, instead of the one in the settings")
     status.add_argument(
-        "--all", nargs="+", metavar="URL", help="print one line for each of these nodes"
+        "--url", type=ask.url, help="the server, instead of the one in the settings"
+    )
+    status.add_argument(
+        "--all",
+        nargs="+",
+        metavar="URL",
+        type=ask.url,
+        help="print one line for each of these nodes",
     )
     _add_json(status, "print the JSON of /status")
 

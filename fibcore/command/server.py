@@ -1,13 +1,14 @@
 """``fibcore serve``, ``status`` and ``config``."""
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from fibcore.appliance.servers import servers_of
@@ -20,6 +21,7 @@ from fibcore.appliance.settings import (
     without_settings,
 )
 from fibcore.appliance.takeover_history import ENDINGS
+from fibcore.client.calls import Node
 from fibcore.command.store import Report, row
 from fibcore.problems import NotAnsweringError, NotHealthyError, SettingsError, typed
 
@@ -30,6 +32,8 @@ VARIABLES: Final = {"host": "FIB_HOST", "port": "FIB_PORT", "store": "FIB_STORE"
 
 ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """The address to connect to if a server listens on all addresses."""
+
+ANOTHER: Final = "another program, or another version of this one, answers there"
 
 UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -90,28 +94,33 @@ def status(options: argparse.Namespace) -> Report:
         return _nodes(options.all)
     url = options.url or configured_url()
     found = ask(url)
-    problems = [] if found["healthy"] else [NotHealthyError(found["reason"])]
-    return Report([row(*each) for each in rows(url, found)], found, problems)
+    with _as_we_write_it(url):
+        problems = [] if found["healthy"] else [NotHealthyError(found["reason"])]
+        return Report([row(*each) for each in rows(Node.at(url).url, found)], found, problems)
 
 
 def _nodes(urls: Sequence[str]) -> Report:
     """Show each node in a line; an unhealthy node is a problem."""
     lines, nodes = [], []
     problems: list[Exception] = []
-    for url in urls:
+    for each in urls:
+        url = Node.at(each).url
         try:
-            found = ask(url)
+            found = ask(each)
+            with _as_we_write_it(each):
+                health = "healthy" if found["healthy"] else "unavailable"
+                index, store = found["index"] or "unknown", ", ".join(_store(found["store"]))
+                line = f"{url:<31} {health:<12} index {index:<20} {store}"
+                problem = None if found["healthy"] else f"{url}: {found['reason']}"
         except NotAnsweringError as error:
             problems.append(error)
             nodes.append({"url": url, "healthy": False})
             lines.append(f"{url:<31} does not answer")
             continue
-        if not found["healthy"]:
-            problems.append(NotHealthyError(f"{url}: {found['reason']}"))
+        if problem is not None:
+            problems.append(NotHealthyError(problem))
         nodes.append({"url": url, **found})
-        health = "healthy" if found["healthy"] else "unavailable"
-        index, store = found["index"] or "unknown", ", ".join(_store(found["store"]))
-        lines.append(f"{url:<31} {health:<12} index {index:<20} {store}")
+        lines.append(line)
     return Report(lines, {"nodes": nodes}, problems)
 
 
@@ -127,32 +136,50 @@ def configured_url() -> str:
     running = [] if is_given else [server.settings for server in servers_of(home())]
     if running and settings.port not in [each.port for each in running]:
         settings = running[0]
-    host = ANY.get(settings.host, settings.host)
+    host = ANY.get(settings.host, settings.host).encode("idna").decode()
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def ask(url: str) -> dict[str, Any]:
-    """Return the ``/status`` of the server at ``url``.
+    """Return the ``/status`` of the server at ``url``, which may have a user and a password.
 
     Raises:
         NotAnsweringError: it does not answer.
     """
+    node = Node.at(url)
+    request = urllib.request.Request(f"{node.url}/status")
+    if node.authorization:
+        # Not for a server that this one redirects to.
+        request.add_unredirected_header(*node.authorization.strip().split(": ", 1))
     # Never through a proxy from the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{url.rstrip('/')}/status", timeout=ANSWER_SECONDS) as answer:
+        with opener.open(request, timeout=ANSWER_SECONDS) as answer:
             found = json.loads(answer.read())
         if not isinstance(found, dict) or "healthy" not in found:
-            raise ValueError("another program answers there")
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(reason, OSError):
-            reason = reason.strerror or reason
-        raise NotAnsweringError(
-            f"No server answers at {url} ({str(reason).lower()}). {typed('fibcore serve')} starts "
-            f"one; --url selects a server elsewhere."
-        ) from error
+            raise ValueError(ANOTHER)
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
+        raise _not_answering(url, error) from error
     return found
+
+
+def _not_answering(url: str, error: Exception) -> NotAnsweringError:
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, OSError):
+        reason = reason.strerror or reason
+    return NotAnsweringError(
+        f"No server answers at {Node.at(url).url} ({str(reason).lower()}). "
+        f"{typed('fibcore serve')} starts one; --url selects a server elsewhere."
+    )
+
+
+@contextlib.contextmanager
+def _as_we_write_it(url: str) -> Iterator[None]:
+    """Raise NotAnsweringError if a status is not read as this version writes it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _not_answering(url, ValueError(ANOTHER)) from error
 
 
 def rows(url: str, found: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -176,12 +176,14 @@ def test_an_interrupt_ends_a_command_without_a_traceback(arguments: tuple[str, .
     with listening_socket() as listener:
         listener.settimeout(60)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with subprocess.Popen(
-            command(*arguments, "--url", url), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
-            with listener.accept()[0]:
-                process.send_signal(signal.SIGINT)
-                assert process.communicate(timeout=60) == (b"", b"")
+        with (
+            subprocess.Popen(
+                command(*arguments, "--url", url), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as process,
+            listener.accept()[0],
+        ):
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == -signal.SIGINT
 
 

@@ -111,7 +111,14 @@ class SomethingElse(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b"\xff"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"<html>", b"[]", b"{}", b"\xff", b"[" * 100_000),
+        *(b'{"healthy": true}', b'{"healthy": false}', b'{"healthy": true, "process": 1}'),
+    ],
+    ids=lambda body: repr(body[:20]),
+)
 def test_the_answer_of_another_program_is_not_taken_for_a_status(
     fibcore: Fibcore, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,10 +126,13 @@ def test_the_answer_of_another_program_is_not_taken_for_a_status(
     with ThreadingHTTPServer(("127.0.0.1", 0), SomethingElse) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        status, output, _ = fibcore("status", "--url", f"http://127.0.0.1:{server.server_port}")
+        url = f"http://127.0.0.1:{server.server_port}"
+        status, output, _ = fibcore("status", "--url", url)
+        each, line, _ = fibcore("status", "--all", url)
         server.shutdown()
         thread.join()
     assert (status, output) == (os.EX_UNAVAILABLE, "")
+    assert (each, line) == (os.EX_UNAVAILABLE, f"{url:<31} does not answer\n")
 
 
 def test_a_server_that_does_not_answer_is_not_waited_for(
@@ -226,6 +236,33 @@ def test_the_status_of_all_nodes_is_a_line_each(
     status, output, complaint = fibcore("status", "--json", "--all", "http://a")
     assert (status, complaint) == (0, "")
     assert [each["index"] for each in json.loads(output)["nodes"]] == ["9007199254740993"]
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+@pytest.mark.parametrize("option", ["--url", "--all"])
+def test_credentials_in_the_url_of_a_status_are_sent_and_never_shown(
+    fibcore: Fibcore, option: str, form: tuple[str, ...]
+) -> None:
+    sent = []
+
+    class Status(SomethingElse):
+        body = json.dumps(SHARED).encode()
+
+        def do_GET(self) -> None:
+            sent.append(self.headers["Authorization"])
+            super().do_GET()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Status) as there:
+        thread = threading.Thread(target=there.serve_forever)
+        thread.start()
+        url = f"http://ann:s%2fcret@127.0.0.1:{there.server_port}"
+        answered = fibcore("status", *form, option, url)
+        there.shutdown()
+        thread.join()
+    unanswered = fibcore("status", *form, option, url)
+    assert (answered[0], unanswered[0]) == (0, os.EX_UNAVAILABLE)
+    assert sent == ["Basic YW5uOnMvY3JldA=="]
+    assert "cret" not in "".join([*answered[1:], *unanswered[1:]])
 
 
 def test_status_shows_the_ends_of_a_long_number() -> None:

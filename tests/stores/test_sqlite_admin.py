@@ -127,7 +127,9 @@ def test_an_untrusted_file_is_kept_and_a_foreign_one_left_alone(
         assert after[name] == content
 
 
-NO_FILES = [each for each in INVALID_DATABASES if re.match("it is (not a file|a link)", each.complaint)]
+NO_FILES = [
+    each for each in INVALID_DATABASES if re.match("it is (not a file|a link)", each.complaint)
+]
 
 
 @pytest.mark.proves("person", "what can't be trusted is kept…")
