@@ -14,15 +14,18 @@ the queue for the lock, and from its heartbeat, which shows that it serves; neve
 text is for people.
 """
 
+import contextlib
 import os
 import sys
 import time
 import xmlrpc.client
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from supervisor.xmlrpc import Faults
 
+from fibcore.appliance.ending import end_interrupted
 from fibcore.appliance.heartbeat import serves
 from fibcore.appliance.servers import settings_of
 from fibcore.problems import SettingsError, TextProblem, typed
@@ -33,6 +36,8 @@ GROUP: Final = "web"
 BESIDE: Final = ("watchdog", "backup")
 """The programs beside the server, one process each."""
 READY_SECONDS: Final = 60.0
+END_SECONDS: Final = 90.0
+"""More than a server may take to answer what it has accepted (``FIB_STOP_TIMEOUT``)."""
 
 
 class NotRestartedError(TextProblem):
@@ -51,13 +56,40 @@ def servers(supervisord: Any) -> dict[str, int]:
 
 
 def start_again(supervisord: Any, name: str) -> None:
-    """Restart a process, or start it if it is stopped."""
+    """Restart a process, or start it if it is stopped; return when it has been replaced.
+
+    **It is ended, not stopped**: supervisord itself starts what has ended. So whoever interrupts
+    this leaves no process stopped.
+
+    Raises:
+        NotRestartedError: it did not end.
+    """
+    before = supervisord.getProcessInfo(name)["pid"]
+    if before:
+        with _unless(Faults.NOT_RUNNING):
+            supervisord.signalProcess(name, "TERM")
+    deadline = time.monotonic() + END_SECONDS
+    while (now := supervisord.getProcessInfo(name))["pid"] == before != 0:
+        if time.monotonic() > deadline:
+            raise NotRestartedError(
+                f"{name} has not ended within {END_SECONDS:.0f} s. No further process has been "
+                f"restarted. {typed(f'supervisorctl restart {name}')} ends it by force."
+            )
+        time.sleep(0.05)
+    if not now["pid"]:
+        # Sooner than supervisord would, which looks once a second.
+        with _unless(Faults.ALREADY_STARTED):
+            supervisord.startProcess(name)
+
+
+@contextlib.contextmanager
+def _unless(code: int) -> Iterator[None]:
+    """Suppress a fault of supervisord."""
     try:
-        supervisord.stopProcess(name)
+        yield
     except xmlrpc.client.Fault as fault:
-        if fault.faultCode != Faults.NOT_RUNNING:
+        if fault.faultCode != code:
             raise
-    supervisord.startProcess(name)
 
 
 def is_ready(pid: int, database: Path | None) -> bool:
@@ -138,4 +170,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        end_interrupted()

@@ -11,19 +11,24 @@ of them at once.
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
+from fibcore.appliance import process
+from fibcore.appliance.ending import end_interrupted
 from fibcore.appliance.process import PR_SET_PDEATHSIG
 from fibcore.appliance.settings import Settings, gather, without_settings
 from fibcore.command.check import check, is_final
-from fibcore.problems import TextProblem, typed
+from fibcore.problems import CantListenError, TextProblem, typed
 from fibcore.stores.lock import server_of
 from supervise.control import CONTROL, supervisord_of
 
-LOGS: Final = tuple(Path("var", "log", f"web_{number}.log") for number in range(2))
+LOG: Final = Path("var", "log")
+LOGS: Final = tuple(LOG / f"web_{number}.log" for number in range(2))
+OTHER_LOGS: Final = tuple(LOG / f"{name}.log" for name in ("supervisord", "watchdog", "backup"))
 MAX_SOCKET_PATH: Final = 107 - len(f".{2**22}")
 """Bytes: the limit of unix(7), less the suffix that supervisord adds while it binds the socket."""
 
@@ -77,15 +82,18 @@ def _check_what_supervisord_needs(folder: Path, settings: Settings) -> None:
             f"another file.",
             os.EX_TEMPFAIL,
         )
-    logs = folder / LOGS[0].parent
+    # As supervisord will: over IPv4, and with nobody else there, not even a server of this folder.
+    process.listen(settings.host, settings.port, socket.AF_INET).close()
     try:
-        logs.mkdir(parents=True, exist_ok=True)
-        if not os.access(logs, os.W_OK | os.X_OK):
-            raise PermissionError(None, "this user may not write there", logs)
+        folder.joinpath(LOG).mkdir(parents=True, exist_ok=True)
+        if not os.access(folder / LOG, os.W_OK | os.X_OK):
+            raise PermissionError(None, "this user may not write there", folder / LOG)
+        for log in (*LOGS, *OTHER_LOGS):
+            folder.joinpath(log).touch()
     except OSError as error:
         raise NotStartedError(
-            f"The folder {error.filename} can't be used: {error.strerror}. Nothing has been "
-            f"started. Give this user write permission there.",
+            f"{error.filename} can't be used: {error.strerror}. Nothing has been started. Give "
+            f"this user write permission there.",
             os.EX_CANTCREAT,
         ) from error
 
@@ -103,7 +111,7 @@ def main() -> NoReturn:
         wrong = [problem for problem in problems if is_final(problem)]
         if settings is not None and not wrong:
             _check_what_supervisord_needs(folder, settings)
-    except NotStartedError as error:
+    except (NotStartedError, CantListenError) as error:
         wrong = [error]
     if settings is None or wrong:
         for problem in wrong:
@@ -118,8 +126,6 @@ def main() -> NoReturn:
         )
     # Follow the servers' logs until this process, which becomes supervisord, exits. tail
     # is notified of changes to existing files, and polls for missing ones.
-    for log in LOGS:
-        log.touch()
     subprocess.Popen(
         ["tail", "-q", "-n", "0", "-F", *LOGS],
         stderr=subprocess.DEVNULL,
@@ -132,4 +138,7 @@ def main() -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        end_interrupted()

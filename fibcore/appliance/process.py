@@ -118,14 +118,19 @@ def allow_connections(wanted: int) -> int:
     return allowed
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC) -> socket.socket:
     """Listen at ``host``, a name or an address, and ``port``.
+
+    Args:
+        host: if it has addresses of several families, the first is taken.
+        port: from 1.
+        family: of the address; any by default.
 
     Raises:
         CantListenError: the system does not allow it.
     """
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        family = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise CantListenError(host, port, error) from error

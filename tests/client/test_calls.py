@@ -131,7 +131,8 @@ def test_no_wait_outlasts_the_timeout(clock: Clock) -> None:
     assert clock.now == 1000.0
 
 
-def test_a_wait_that_a_server_asks_for_is_bounded(clock: Clock) -> None:
+@pytest.mark.usefixtures("clock")
+def test_a_wait_that_a_server_asks_for_is_bounded() -> None:
     call = client().current(float("inf"))
     call.send(None)
     assert call.send(unavailable("9" * 400)) == Wait(LONGEST_SECONDS)

@@ -13,8 +13,10 @@ import pytest
 
 from fibcore import Client
 from fibcore.client import LargestIndexError
+from fibcore.stores.lock import server_of
 from fibcore.stores.sqlite import SqliteStore
-from supervise.control import CONTROL
+from supervise.control import CONTROL, connected
+from supervise.restart import servers
 from supervise.run import MAX_SOCKET_PATH
 from tests.faults.load import Load
 from tests.support import requires
@@ -158,6 +160,41 @@ def test_one_process_after_the_other_is_restarted(home: Path) -> None:
     done = restart(home)
     assert done.returncode == os.EX_TEMPFAIL
     assert "No server runs in this folder." in done.stderr
+
+
+@pytest.mark.proves("processes", "`make restart` is interrupted", "no process stays stopped")
+def test_an_interrupted_restart_leaves_no_process_stopped(home: Path) -> None:
+    """It leaves while the standby, which is frozen, has not ended."""
+    with running(home) as port:
+        step(port)
+        with connected(home) as supervisord:
+            until(lambda: len(servers(supervisord)) == 2, "both run")
+            server = server_of(home / "var" / "fibcore.db")
+            ((name, standby),) = (
+                each for each in servers(supervisord).items() if each[1] != server
+            )
+            os.kill(standby, signal.SIGSTOP)
+            with subprocess.Popen(
+                [sys.executable, "-m", "supervise.restart"],
+                cwd=home,
+                env=environment({}),
+                stderr=subprocess.PIPE,
+            ) as process:
+                until(lambda: not lives(standby) or ends(standby), "it has been told to end")
+                process.send_signal(signal.SIGINT)
+                complaint = process.communicate(timeout=PATIENCE)[1]
+            until(lambda: servers(supervisord).get(name, standby) != standby, "another stands by")
+    assert complaint == b""
+
+
+def lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def ends(pid: int) -> bool:
+    """Whether a frozen process has a SIGTERM pending."""
+    pending = re.search(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return pending is not None and bool(int(pending[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_the_log_of_make_run_as_json_is_all_that_it_prints(home: Path) -> None:

@@ -9,6 +9,9 @@ from typing import TypeAlias
 
 import pytest
 
+from fibcore.appliance.servers import Server
+from fibcore.appliance.settings import Settings
+from fibcore.command import check
 from fibcore.stores.lock import WriterLock
 from supervise.run import main
 from tests.support.checkout import checkout
@@ -74,6 +77,45 @@ def test_make_run_reports_a_port_in_use(home: Path, reject: Reject) -> None:
         port = other.getsockname()[1]
         line = reject(home, os.EX_CONFIG, FIB_PORT=str(port))
     assert f"FIB_PORT={port} at 127.0.0.1 is in use by another program" in line
+
+
+def test_make_run_reports_a_port_that_a_server_of_its_folder_uses(
+    home: Path, reject: Reject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """supervisord would end with a traceback; ``fibcore check`` is right to accept it."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        server = Server(1, {}, Settings.from_environ({"FIB_PORT": port}))
+        monkeypatch.setattr(check, "servers_of", lambda _: [server])
+        line = reject(home, os.EX_CONFIG, FIB_PORT=port)
+    assert f"FIB_PORT={port} at 127.0.0.1 is in use by another program" in line
+
+
+def test_make_run_reports_a_host_without_an_ipv4_address(
+    home: Path, reject: Reject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def resolve(host: str, port: int, family: int = 0, kind: int = 0, **others: int) -> object:
+        if family == socket.AF_INET:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, port, family, kind, **others)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    line = reject(home, os.EX_CONFIG, FIB_HOST="localhost")
+    assert line.startswith("fibcore: FIB_HOST=localhost can't be resolved: ")
+
+
+@pytest.mark.parametrize("name", ["web_1.log", "supervisord.log"])
+def test_make_run_reports_a_log_that_it_can_not_write(
+    home: Path, reject: Reject, name: str
+) -> None:
+    """As after a ``sudo make run``."""
+    log = home / "var" / "log" / name
+    log.parent.mkdir(parents=True)
+    log.symlink_to("missing/file")
+    line = reject(home, os.EX_CANTCREAT)
+    assert line.startswith(f"fibcore: {log} can't be used: ")
 
 
 def test_make_run_reports_a_wrong_line_of_the_file(home: Path, reject: Reject) -> None:
