@@ -155,7 +155,7 @@ clean:  ## remove what was built; var/ stays. Changes nothing while make run run
 	rm -f fibcore/*.so fibcore/_sequence.c web/http/*.so
 
 # Each set of packages is installed once, and again when its list or a compiled source has changed.
-$(VENV)/.%: requirements/%.txt $(SOURCES) | $(BIN)/python
+$(VENV)/.%: requirements/%.txt $(SOURCES) | $(BIN)/pip
 	@touch $@.began
 	@echo "Installing the packages of $< into $(VENV); the first time takes half a minute ..." >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
@@ -164,7 +164,8 @@ $(VENV)/.%: requirements/%.txt $(SOURCES) | $(BIN)/python
 		--no-build-isolation --editable .
 	@mv $@.began $@
 
-$(BIN)/python:
+# pip is the last file of an environment: one that is not finished has none, and is made again.
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or later is missing. On Debian: apt-get install python3 python3-venv python3-dev" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \

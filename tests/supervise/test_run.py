@@ -106,6 +106,26 @@ def test_a_folder_of_any_other_name_is_served_from_with_its_settings(
     assert home.joinpath("var", "fibcore.db").exists()
 
 
+@pytest.mark.parametrize("made", [("python",), ("python", "pip")], ids=["without pip", "finished"])
+def test_an_environment_that_is_not_finished_is_made_again(
+    home: Path, made: tuple[str, ...]
+) -> None:
+    """As after an interrupt, or on a full disk: it has a Python, and nothing can be installed."""
+    home.joinpath(".venv").unlink()
+    sources = ("pyproject.toml", "setup.py", "requirements/run.txt")
+    compiled = ("fibcore/idempotency_key", "web/http/answers", "web/http/heads", "web/http/parser")
+    for name in (
+        *sources,
+        *(f"{each}{suffix}" for each in compiled for suffix in (".py", ".pxd")),
+        *(f".venv/bin/{each}" for each in made),
+    ):
+        home.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
+        home.joinpath(name).touch()
+    planned = ended(home, requires.program("make"), "--dry-run", ".venv/.run")
+    assert (planned.returncode, planned.stderr) == (0, "")
+    assert ("-m venv .venv" in planned.stdout) == ("pip" not in made)
+
+
 def test_a_truncated_database_goes_on_by_the_command_it_names(home: Path) -> None:
     database = home / "var" / "fibcore.db"
     database.parent.mkdir()
