@@ -47,6 +47,8 @@ class BackupCopy:
         self._problem_path = files.backup_problem_path(database)
         self.index: int | None = None
         """Its index, if known."""
+        self._identity: tuple[int, ...] | None = None
+        """Of the file that has this index: one that has been replaced or damaged has another."""
         self._error = ""
         self._made = 0
         self._logged = 0.0  # pragma: no mutate number: a chosen figure
@@ -91,6 +93,7 @@ class BackupCopy:
             if mark is not None and mark.index < index:
                 return  # It may not be synced yet: the server that takes over syncs it.
             self.index = sqlite_file.copy(connection, self._database, self._path)
+            self._identity = self._identify()
             connection.execute("COMMIT")
             if sqlite_file.read_index(connection, self._database) < self.index:
                 # fibcore set-index --lower ran in the meantime, so this copy is now wrong. That
@@ -108,11 +111,13 @@ class BackupCopy:
     def _kept(self) -> int | None:
         """The index of the existing copy, if it is valid."""
         with sqlite_file.explained(self._path):
-            if not files.is_there(self._path):
-                return None
-        if self.index is None:
+            identity = self._identify()
+        if identity is None or identity != self._identity:
+            self.index = None
+        if identity is not None and self.index is None:
             try:
                 self.index = sqlite_file.verify_file(self._path)
+                self._identity = identity
             except DatabaseInvalidError:
                 logger.warning(
                     "The backup copy %s is damaged. The database is valid, and a new copy replaces "
@@ -121,6 +126,13 @@ class BackupCopy:
                     extra=event("backup damaged"),
                 )
         return self.index
+
+    def _identify(self) -> tuple[int, ...] | None:
+        """What identifies the file and its content; None if there is none."""
+        if not files.is_there(self._path):
+            return None
+        found = self._path.lstat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

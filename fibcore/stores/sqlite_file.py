@@ -341,6 +341,7 @@ def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
             leftover.unlink(missing_ok=True)
             failed.callback(leftover.unlink, missing_ok=True)
         with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as there:
+            made = new.stat()
             # A checkpoint waits until the copy is written. Syncs in between would make that long;
             # the file is synced as a whole before it gets its name.
             # pragma: no mutate removal: synced twice then
@@ -353,6 +354,10 @@ def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
             there.execute("VACUUM")
             there.execute("PRAGMA journal_mode = wal")
             index = verify(there, new)
+        if not os.path.samestat(made, new.stat()):
+            # What gets the name is what was verified.
+            failed.pop_all()
+            raise StoreUnavailableError(target, "another process writes a copy there, too")
         _rename_durably(new, target)
         failed.pop_all()
     return index

@@ -153,7 +153,7 @@ class SqliteOpener:
             try:
                 return sqlite_file.copy(connection, self._path, target)
             except StoreProblem as error:
-                raise CopyFailedError(target, str(error.__cause__ or error)) from error
+                raise CopyFailedError(target, str(error.__cause__ or error.reason)) from error
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -412,6 +413,29 @@ def test_a_backup_never_takes_the_place_of_something_else(database: Path, tmp_pa
     with pytest.raises(InTheWayError, match=target.name):
         SqliteOpener(database).backup(target)
     assert contents(tmp_path) == before
+
+
+def test_a_copy_that_another_process_writes_too_is_not_named(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has been verified is what gets the name, though both write FILE.new first."""
+    make(database, 5)
+    target = tmp_path / "copy.db"
+    SqliteOpener(database).backup(target)
+    verify = sqlite_file.verify
+
+    def verified_while_another_begins(connection: sqlite3.Connection, path: Path) -> int:
+        index = verify(connection, path)
+        if path == files.new_path(target):
+            path.unlink()
+            path.write_bytes(b"half of")
+        return index
+
+    monkeypatch.setattr(sqlite_file, "verify", verified_while_another_begins)
+    with pytest.raises(CopyFailedError, match="another process writes a copy there, too"):
+        SqliteOpener(database).backup(target)
+    assert sqlite_file.verify_file(target) == 5
+    assert files.new_path(target).read_bytes() == b"half of"
 
 
 def test_a_copy_that_can_not_be_written_leaves_the_older_one(

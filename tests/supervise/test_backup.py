@@ -234,6 +234,19 @@ def test_a_damaged_copy_is_replaced(
     assert "Check the disk" in caplog.text
 
 
+@pytest.mark.proves("disk", "the backup copy is damaged", "another takes its place")
+def test_a_copy_that_is_damaged_between_two_looks_is_replaced(
+    store: SqliteStore, database: Path
+) -> None:
+    """While no step is made, too: ``fibcore verify`` says that it is replaced."""
+    store.commit(3)
+    backup_copy = BackupCopy(database)
+    backup_copy.refresh()
+    os.truncate(files.backup_copy_path(database), 100)
+    backup_copy.refresh()
+    assert copied(database) == 3
+
+
 def test_a_copy_that_was_taken_away_is_made_anew(store: SqliteStore, database: Path) -> None:
     store.commit(6)
     backup_copy = BackupCopy(database)
