@@ -47,8 +47,11 @@ def takeovers_path(database: Path) -> Path:
 
 
 def new_path(database: Path) -> Path:
-    """The file that will replace ``database`` in one step, while it is being written."""
-    return _beside(database, ".new")
+    """The file that will replace ``database`` in one step, while it is being written.
+
+    One that is there is deleted, so its name is none that a person would give a database.
+    """
+    return _beside(database, ".unfinished")
 
 
 def is_there(path: Path) -> bool:

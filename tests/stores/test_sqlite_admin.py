@@ -415,10 +415,20 @@ def test_a_backup_never_takes_the_place_of_something_else(database: Path, tmp_pa
     assert contents(tmp_path) == before
 
 
+def test_a_file_that_a_person_has_named_new_is_left_alone(database: Path, tmp_path: Path) -> None:
+    """It may be the next database, or an earlier copy."""
+    for path in (database, tmp_path / "copy.db"):
+        sqlite_file.create(path.with_name(f"{path.name}.new"), 9)
+    make(database, 5)
+    SqliteOpener(database).backup(tmp_path / "copy.db")
+    for path in (database, tmp_path / "copy.db"):
+        assert sqlite_file.verify_file(path.with_name(f"{path.name}.new")) == 9
+
+
 def test_a_copy_that_another_process_writes_too_is_not_named(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What has been verified is what gets the name, though both write FILE.new first."""
+    """What has been verified is what gets the name, though both write the same file first."""
     make(database, 5)
     target = tmp_path / "copy.db"
     SqliteOpener(database).backup(target)

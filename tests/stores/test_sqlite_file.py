@@ -78,7 +78,7 @@ def test_a_new_database_is_durable_with_the_folder_made_for_it(
     folder.mkdir()
     database = folder / "fibcore.db"
     sqlite_file.create(database)
-    assert synced == [database.with_name("fibcore.db.new"), folder, tmp_path]
+    assert synced == [database.with_name("fibcore.db.unfinished"), folder, tmp_path]
 
 
 @pytest.mark.parametrize("make", ["create", "copy"])
@@ -89,7 +89,7 @@ def test_a_file_is_on_disk_before_its_name_and_that_before_use(
     if make == "copy":
         sqlite_file.create(database, 5)
         target = files.backup_copy_path(database)
-    new = target.with_name(target.name + ".new")
+    new = target.with_name(target.name + ".unfinished")
     events: list[tuple[str, str]] = []
     sync, rename = os.fsync, Path.rename
 
@@ -212,7 +212,7 @@ def test_a_copy_that_does_not_prove_good_leaves_the_one_before(
     with pytest.raises(DatabaseInvalidError):
         copy(database, backup_copy)
     assert backup_copy.read_bytes() == kept
-    assert not backup_copy.with_name(backup_copy.name + ".new").exists()
+    assert not backup_copy.with_name(backup_copy.name + ".unfinished").exists()
 
 
 @pytest.mark.proves("disk", "copying is interrupted", "the old copy is there, or the new one")
