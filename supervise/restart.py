@@ -128,8 +128,8 @@ def restart_all(folder: Path) -> None:
     """
     pid = supervisord_of(folder)
     none_runs = NotRestartedError(
-        f"No server runs in this folder. Nothing has been changed. make run starts one; if "
-        f"supervisord runs, {typed('supervisorctl status')} shows the state."
+        f"No server that this user may restart runs in this folder. Nothing has been changed. "
+        f"make run starts one; where supervisord runs, {typed('supervisorctl status')} shows it."
     )
     if pid is None:
         raise none_runs

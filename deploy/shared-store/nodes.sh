@@ -58,6 +58,11 @@ run)
     etcd) package=etcd-server program=$(command -v etcd || true) ;;
     *) fail "make run-shared takes STORE=postgresql, STORE=redis or STORE=etcd." ;;
     esac
+    # 55 bytes: the path of a Unix socket has 107, and those below var/shared-store take the rest.
+    case $PWD in *[!A-Za-z0-9/._-]*) long=56 ;; *) long=${#PWD} ;; esac
+    [ "$long" -le 55 ] ||
+        fail "The parts of this example can't run in the folder $PWD. Nothing has been started. Move" \
+            "this checkout to a path of at most 55 characters: letters, digits, and / . _ -"
     # shellcheck disable=SC2086
     ls $program >/dev/null 2>&1 && [ -n "$program" ] ||
         fail "$2 is missing. Nothing has been started. On Debian: apt-get install $package"

@@ -157,6 +157,18 @@ def test_an_unknown_store_is_rejected_before_anything_starts(home: Path) -> None
     assert not (home / "var").exists()
 
 
+@pytest.mark.parametrize("name", ["a b", "50%", "\xe9", "x" * 60], ids=ascii)
+def test_a_folder_that_its_parts_can_not_run_in_is_rejected(home: Path, name: str) -> None:
+    folder = home.rename(home.with_name(f"{home.name}-{name}"))
+    done = subprocess.run(
+        [folder / SCRIPT, "run", "redis"], capture_output=True, timeout=PATIENCE, check=False
+    )
+    started = (folder / "var").exists()
+    folder.rename(home)
+    assert (done.returncode, started) == (os.EX_UNAVAILABLE, False)
+    assert b"Move this checkout to a path of at most 55 characters" in done.stderr
+
+
 def supervisorctl(home: Path, *words: str) -> str:
     """The output of supervisorctl for the example over Redis."""
     name = str(Path(sys.prefix, "bin", "supervisorctl"))

@@ -179,7 +179,7 @@ def test_one_process_after_the_other_is_restarted(home: Path) -> None:
         assert b"supervisord" in Path(f"/proc/{pid[1]}/cmdline").read_bytes()
     done = restart(home)
     assert done.returncode == os.EX_TEMPFAIL
-    assert "No server runs in this folder." in done.stderr
+    assert "No server that this user may restart runs in this folder." in done.stderr
 
 
 @pytest.mark.proves("processes", "`make restart` is interrupted", "no process stays stopped")
