@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fibcore import MAX_INDEX
 from fibcore.client import Client, Number, StepInDoubtError
-from fibcore.client.calls import KEY
+from fibcore.client.calls import KEY, Node
 from fibcore.command import server
 from fibcore.command.store import Report
 
@@ -19,7 +19,9 @@ def add_commands(subparsers: Any) -> None:
 
     def command(name: str, get: Callable[[Client, argparse.Namespace], Number], what: str) -> Any:
         def run(options: argparse.Namespace) -> Report:
-            options.option = "".join(f" --url {shlex.quote(each)}" for each in options.url or ())
+            options.option = "".join(
+                f" --url {shlex.quote(_shown(each))}" for each in options.url or ()
+            )
             urls = options.url or [server.configured_url()]
             with Client(urls, timeout=options.timeout) as client:
                 number = get(client, options)
@@ -60,6 +62,12 @@ def add_commands(subparsers: Any) -> None:
         "print the number at any index",
     )
     at.add_argument("index", metavar="N", type=_index, help="the index, a whole number from 0")
+
+
+def _shown(url: str) -> str:
+    """``url`` for display: without its credentials."""
+    node = Node.at(url)
+    return node.url.replace("//", "//USER:PASSWORD@", 1) if node.authorization else node.url
 
 
 def _next(client: Client, options: argparse.Namespace) -> Number:

@@ -65,6 +65,11 @@ def test_a_step_in_doubt_is_reported_with_the_command_that_settles_it(
         assert (status, output) == (os.EX_TEMPFAIL, "")
         assert "may or may not have been made" in problem
         assert problem.endswith(f"fibcore next --key {key} --url {other.url}.\n")
+        secret = other.url.replace("//", "//ann:s%2fcret@")
+        _, _, problem = fibcore("next", "--url", secret, "--key", key, "--timeout", "1")
+        shown = other.url.replace("//", "//USER:PASSWORD@")
+        assert problem.endswith(f"fibcore next --key {key} --url {shown}.\n")
+        assert "cret" not in problem
         other.heal()
         assert fibcore(*arguments, "--key", key) == (0, "21\n", "")
         assert other.index == 8
