@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import signal
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -72,10 +73,19 @@ def _shown(url: str) -> str:
 
 def _next(client: Client, options: argparse.Namespace) -> Number:
     key = options.key or client.new_key()
+    # As an interrupt: `timeout` sends the one, a terminal that closes the other; not under nohup.
+    ends = [
+        each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL
+    ]
+    for each in ends:
+        signal.signal(each, signal.default_int_handler)
     try:
         return client.next(key=key)
     except KeyboardInterrupt:
         raise StepInDoubtError("the server", "it was interrupted", key) from None
+    finally:
+        for each in ends:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _key(text: str) -> str:

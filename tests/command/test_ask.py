@@ -111,11 +111,14 @@ def test_an_invalid_argument_is_a_usage_error(fibcore: Fibcore, arguments: str) 
 
 @pytest.mark.processes
 @pytest.mark.proves("client", "the commands say which step is…")
-def test_an_interrupted_step_can_be_asked_for_again(asked: FakeServer) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_step_can_be_asked_for_again(
+    asked: FakeServer, sent: signal.Signals
+) -> None:
     asked.will(raw('HTTP/1.1 200 OK\nETag: "7-text"\nContent-Type: text/plain\n\n13'), hang)
     with subprocess.Popen(command("next"), stderr=subprocess.PIPE, text=True) as process:
         until(lambda: bool(asked.keys), "it has asked for a step")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, problem = process.communicate(timeout=PATIENCE)
     assert process.returncode == os.EX_TEMPFAIL
     key = re.search(r"next --key (\S+)\.$", problem)
