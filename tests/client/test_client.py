@@ -298,6 +298,7 @@ def test_a_loop_has_connections_of_its_own(server: FakeServer) -> None:
     assert len({each.connection for each in server.asked}) == 2
 
 
+@pytest.mark.proves("client", "threads share a client, and…")
 @pytest.mark.processes
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_has_connections_of_its_own(server: FakeServer) -> None:
