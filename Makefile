@@ -149,7 +149,8 @@ lock:  ## renew the locked versions in requirements/ (needs uv)
 	$(LOCK) --upgrade --extra build --extra test --extra mutants -c requirements/bench.txt pyproject.toml -o requirements/mutants.txt
 
 clean:  ## remove what was built; var/ stays. Changes nothing while make run runs here
-	@! $(BIN)/supervisorctl -c supervisord.conf pid >/dev/null 2>&1 || { echo "make run runs here, \
+	@! $(BIN)/python -c 'import pathlib, sys; from supervise.control import supervisord_of; \
+		sys.exit(supervisord_of(pathlib.Path.cwd()) is None)' 2>/dev/null || { echo "make run runs here, \
 	from $(VENV). Nothing has been removed. Stop it first: $(BIN)/supervisorctl shutdown" >&2; exit 1; }
 	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f fibcore/*.so fibcore/_sequence.c web/http/*.so

@@ -173,6 +173,8 @@ def test_one_process_after_the_other_is_restarted(home: Path) -> None:
         done = restart(home)
         assert done.returncode == os.EX_TEMPFAIL
         assert f"If {CONTROL} was removed" in done.stderr
+        assert "make run runs here" in ended(home, requires.program("make"), "clean").stderr
+        assert home.joinpath(".venv").exists()
         pid = re.search(r"kill (\d+) stops supervisord", done.stderr)
         assert pid is not None
         assert f"supervisord is process {pid[1]}" in run(home).stderr
