@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
+from fibcore import problems
 from fibcore.appliance.servers import Server
 from fibcore.appliance.settings import Settings
 from fibcore.command import check
@@ -16,6 +17,7 @@ from fibcore.stores.lock import WriterLock
 from supervise.run import main
 from tests.support.checkout import checkout
 from tests.support.ports import free_port
+from tests.support.supervised import ROOT
 
 Reject: TypeAlias = Callable[..., str]
 
@@ -160,3 +162,17 @@ def test_make_run_reports_a_database_served_from_elsewhere(home: Path, reject: R
     line = reject(home, os.EX_TEMPFAIL)
     assert f"is already served by process {os.getpid()}" in line
     lock.release()
+
+
+def test_systemd_does_not_retry_a_start_that_needs_a_person() -> None:
+    """Every status of ``make run`` for a problem that does not pass, as of a missing sequence."""
+    unit = ROOT.joinpath("deploy", "debian", "fibcore.service").read_text()
+    prevented = re.search(r"(?m)^RestartPreventExitStatus=(.*)$", unit)
+    assert prevented is not None
+    kinds: list[type[problems.Problem]] = [
+        *(problems.SettingsError, problems.StoreSettingError, problems.CantListenError),
+        *(problems.DatabaseInvalidError, problems.NoRightError, problems.IndexPastLimitError),
+    ]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert {each.status for each in kinds} <= set(map(int, prevented[1].split()))
