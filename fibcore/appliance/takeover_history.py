@@ -79,10 +79,14 @@ def record(database: Path, seconds: float | None) -> Takeovers:
 def _read(database: Path) -> tuple[Takeovers, Ending | None, float | None]:
     try:
         found = json.loads(takeovers_path(database).read_text())
-        since = found.get("since")
-        return Takeovers(*found["takeovers"]), found["ending"], since and float(since)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
-        return Takeovers(), None, None
+        number, at, after, seconds = found["takeovers"]
+        ending, since = found["ending"], found.get("since")
+        if {after, ending} <= {*ENDINGS, None}:
+            known = Takeovers(int(number), at and float(at), after, seconds and float(seconds))
+            return known, ending, since and float(since)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError):
+        pass
+    return Takeovers(), None, None
 
 
 def _write(

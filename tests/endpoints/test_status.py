@@ -245,7 +245,23 @@ def test_the_ending_of_the_previous_server_is_reported_once(database: Path) -> N
     assert takeover_history.record(database, None).number == 4
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"takeovers": 1}', '{"takeovers": [], "x": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", '{"takeovers": 1}', '{"takeovers": [], "x": 1}'),
+        *(
+            f'{{"takeovers": [{takeovers}], "ending": {ending}, "since": null}}'
+            for takeovers, ending in (
+                ('"a", null, null, null', "null"),
+                ("1e999, null, null, null", "null"),
+                ('1, "yesterday", null, null', "null"),
+                ('1, null, "fell asleep", null', "null"),
+                ("1, null, [], null", "null"),
+                ("1, null, null, null", '"fell asleep"'),
+            )
+        ),
+    ],
+)
 def test_an_unreadable_takeover_history_starts_again(database: Path, text: str) -> None:
     files.takeovers_path(database).write_text(text)
     assert takeover_history.record(database, None) == Takeovers()
