@@ -121,15 +121,19 @@ def main(arguments: list[str] | None = None) -> int:
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("seed", nargs="?", type=int)
+    parser.add_argument("seed", nargs="?", type=int, help="replay this seed")
     parser.add_argument("--faults", help="use only these of its faults, for example 0,2 or none")
     parser.add_argument("--clients", help="use only these of its clients")
     parser.add_argument("--seeds", type=int, default=10_000, help="number of seeds to search")
     parser.add_argument("--first", type=int, help="first seed (default: random)")
     parser.add_argument("--seconds", type=float, help="stop the search after this time")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--stores", default=",".join(STORES))
-    parser.add_argument("--bug", choices=sorted(BUGS), help="with this defect planted")
+    parser.add_argument(
+        "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="number of processes"
+    )
+    parser.add_argument("--stores", default=",".join(STORES), help="default: %(default)s")
+    parser.add_argument(
+        "--bug", choices=BUGS, metavar="NAME", help="plant this defect (see ``*_bugs.py``)"
+    )
     return parser.parse_args(arguments)
 
 

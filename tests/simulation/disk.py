@@ -105,8 +105,6 @@ class Disk:
         """Whether write-back fails as often as syncs; only a later sync reports that."""
         self.sync_seconds = 1e-3
         """Longest usual duration of a sync."""
-        self.failures = 0
-        """Number of failed writes and syncs."""
         self._durable: dict[str, Inode] = {}
         self._renamed: list[dict[str, Inode | None]] = []
         """Changes of names since the last sync of the folder, in order."""
@@ -180,7 +178,6 @@ class Disk:
         """Write to the cache; return how many bytes fitted on the disk."""
         self.pause(2e-5)
         if self.failing_writes and self.world.random.random() < self.failing_writes:
-            self.failures += 1
             self.world.log(self.host, "fails a write")
             raise error(errno.EIO)
         if self.is_full:
@@ -201,7 +198,6 @@ class Disk:
         )
         if fails and inode.dirty:
             self.failing_next_syncs -= self.failing_next_syncs > 0
-            self.failures += 1
             self.world.log(self.host, f"fails a sync of {self._name_of(inode)}")
             self._fail_write_back(inode)
         if inode.errors > file.errors:

@@ -97,10 +97,6 @@ class Stream:
         self._last = when
         world.after(when - world.now, None, self._next)
 
-    def lose(self) -> None:
-        """Drop all that is under way, as when a machine on the way is gone."""
-        self._pieces.clear()
-
     def _next(self) -> None:
         if not self._pieces:
             return
@@ -236,11 +232,6 @@ class ClientSocket:
         """Send bytes, which arrive as one piece. Errors show up in ``receive``."""
         if not self.closed:
             self._to_server.send(data)
-
-    def shut_down(self) -> None:
-        """Close the sending half."""
-        if not self.closed:
-            self._to_server.send(None)
 
     def receive(self, timeout: float) -> bytes:
         """Return the received bytes; b"" at the end.

@@ -67,7 +67,8 @@ MACHINE_FAULTS: Final = {
 """Faults of a machine with the embedded store, with weights. Seeds depend on the order."""
 
 Combinations: TypeAlias = dict[str, tuple[tuple[str, str, float, float], ...]]
-"""Faults that do more harm together: kind, subkind, latest begin, longest duration (seconds)."""
+"""Faults that do more harm together: kind, subkind, latest begin after the first fault, longest
+duration (seconds)."""
 
 COMBINATIONS: Final[Combinations] = {
     "record removed in doubt": (

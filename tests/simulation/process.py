@@ -45,7 +45,7 @@ class Process:
     """A process of a machine, until it is killed or exits.
 
     Args:
-        world: where it track.
+        world: provides time and events.
         name: its name in the trace.
         host: its machine's name in the network.
         clock: error of the machine's wall clock, seconds.
