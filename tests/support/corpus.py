@@ -73,14 +73,14 @@ CASES: Final[dict[str, bytes]] = {
     "all methods": b"".join(
         request(f"{method} {path}", length(b"")) for method in METHODS[:7] for path in PATHS
     ),
-    "no host behind elsewhere": request("GET /nowhere") + request("GET /next", host=None),
-    "elsewhere between": STEP + request("GET /nowhere") + STEP,
+    "no host after another path": request("GET /nowhere") + request("GET /next", host=None),
+    "another path between steps": STEP + request("GET /nowhere") + STEP,
     "empty lines before": b"\r\n\r\n\r\n" + STEP + b"\r\n" + STEP,
     "a long number": request("GET /numbers/25000") + STEP + request("HEAD /numbers/25000"),
-    # Halves.
+    # Incomplete requests.
     "a byte": STEP[:1],
     "half a head": STEP[:20],
-    "a head but its last byte": STEP[:-1],
+    "a head without its last byte": STEP[:-1],
     "a step and half a head": STEP + STEP[:-1],
     "no body": request("POST /next", "Content-Length: 9"),
     "half a body": request("POST /next", "Content-Length: 9", body=b"12345"),
@@ -89,11 +89,11 @@ CASES: Final[dict[str, bytes]] = {
     # Bodies.
     "a body": request("POST /next", "Content-Length: 3", body=b"abc") + STEP,
     "a body to a GET": request("GET /next", "Content-Length: 3", body=b"abc") + STEP,
-    "a body elsewhere": request("POST /nowhere", "Content-Length: 3", body=b"abc") + STEP,
+    "a body to another path": request("POST /nowhere", "Content-Length: 3", body=b"abc") + STEP,
     "a body that looks like steps": request("POST /next", length(STEP * 2), body=STEP * 2) + READ,
     "a body of empty lines": request("POST /next", length(b"\r\n" * 9), body=b"\r\n" * 9) + READ,
     "a long body": request("POST /next", length(b"x" * 100_000), body=b"x" * 100_000) + STEP,
-    "an empty line behind a body": request("POST /next", length(b"a"), body=b"a\r\n") + STEP,
+    "an empty line after a body": request("POST /next", length(b"a"), body=b"a\r\n") + STEP,
     "chunks": request("POST /next", CHUNKED, body=b"3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n")
     + STEP,
     "chunks that look like steps": request(
@@ -102,13 +102,13 @@ CASES: Final[dict[str, bytes]] = {
     + READ,
     "an extension of a chunk": request("POST /next", CHUNKED, body=b"1;a=b\r\nx\r\n0;c\r\n\r\n")
     + READ,
-    "trailers that nobody counts": request("POST /next", CHUNKED, body=b"0\r\nX: y\r\n\r\n") + READ,
+    "trailers without effect": request("POST /next", CHUNKED, body=b"0\r\nX: y\r\n\r\n") + READ,
     "many small chunks": request("POST /next", CHUNKED, body=b"1\r\nx\r\n" * 9_000 + b"0\r\n\r\n")
     + READ,
-    "a coding beside chunked": request(
+    "another coding besides chunked": request(
         "POST /next", "Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"
     ),
-    # Lengths that are none, or odd.
+    # Invalid or unusual lengths.
     "two lengths": request("POST /next", "Content-Length: 1", "Content-Length: 1", body=b"a"),
     "a length with a sign": request("POST /next", "Content-Length: +1", body=b"a"),
     "a length that is a list": request("POST /next", "Content-Length: 1, 1", body=b"a"),
@@ -116,37 +116,37 @@ CASES: Final[dict[str, bytes]] = {
     "a length past 64 bits": request("POST /next", "Content-Length: 99999999999999999999"),
     "a length of 63 bits": request("POST /next", "Content-Length: 9223372036854775807"),
     "a length with many zeros": request("POST /next", f"Content-Length: {'0' * 5_000}1", body=b"a"),
-    "a length beside chunks": request("POST /next", CHUNKED, length(b"a"), body=b"0\r\n\r\n"),
+    "a length and chunks": request("POST /next", CHUNKED, length(b"a"), body=b"0\r\n\r\n"),
     "a coding that is not chunked": request("POST /next", "Transfer-Encoding: gzip"),
-    "a chunk of no size": request("POST /next", CHUNKED, body=b"zz\r\n"),
-    "a chunk of another size": request("POST /next", CHUNKED, body=b"1\r\nab\r\n0\r\n\r\n"),
+    "a chunk with an invalid size": request("POST /next", CHUNKED, body=b"zz\r\n"),
+    "a chunk longer than its size": request("POST /next", CHUNKED, body=b"1\r\nab\r\n0\r\n\r\n"),
     # Fields.
     "text": request("GET /next", "Accept: text/plain") + request("GET /current", "Accept: text/*"),
-    "accepts in two lines": request("GET /current", "Accept: text/html", "accept: text/plain"),
-    "if it stands there": request("GET /next", 'If-Match: "5"') * 2,
-    "if it stands elsewhere": request("POST /next", 'If-Match: "4"') + STEP,
-    "if it is there already": request("GET /current", 'If-None-Match: "5"') + STEP,
-    "a step that is there already": request("GET /next", 'If-None-Match: "5"') * 2,
-    "a condition that is none": request("GET /next", "If-Match: 5"),
-    "a condition in two lines": request("GET /next", 'if-match: "4"', 'IF-MATCH: "5"'),
+    "two Accept lines": request("GET /current", "Accept: text/html", "accept: text/plain"),
+    "a condition that holds": request("GET /next", 'If-Match: "5"') * 2,
+    "a condition that fails": request("POST /next", 'If-Match: "4"') + STEP,
+    "a read that is current": request("GET /current", 'If-None-Match: "5"') + STEP,
+    "a step with If-None-Match": request("GET /next", 'If-None-Match: "5"') * 2,
+    "an invalid condition": request("GET /next", "If-Match: 5"),
+    "two condition lines": request("GET /next", 'if-match: "4"', 'IF-MATCH: "5"'),
     "a key": request("POST /next", key("a")) + STEP,
     "keys": b"".join(request("POST /next", key(each), "X: y") for each in "abcdef") + READ,
     "keys in lower case": b"".join(request("GET /next", key(each).lower()) for each in "abcd"),
-    "keys beside a condition": b"".join(
+    "keys with conditions": b"".join(
         request("POST /next", key(each), f'If-Match: "{5 + number}"')
         for number, each in enumerate("abcd")
     ),
-    "keys where none counts": b"".join(request("GET /current", key(each)) for each in "abcd"),
-    "a key among others that is none": b"".join(
+    "keys on reads": b"".join(request("GET /current", key(each)) for each in "abcd"),
+    "an invalid key among others": b"".join(
         request("POST /next", key(each), "X: y") for each in ("a", "b", "c", "d e", "f", 'g"', "h")
     ),
-    "a key among others that has two lines": b"".join(
+    "a key with a condition among others": b"".join(
         request("POST /next", key(each)) for each in ("a", "b", "c", 'd"\r\nIf-Match: "1', "e")
     ),
-    "a key among others that is for another sequence": b"".join(
+    "a key of another sequence among others": b"".join(
         request("POST /next", key("a", since=since)) for since in (0, 1, 2, 999, 3)
     ),
-    "tags that differ": b"".join(
+    "changing conditions": b"".join(
         request("POST /next", f'If-Match: "{index}"') for index in (1, 5, 2, 6, 3, 7, 8)
     ),
     "a prefetch": request("GET /next", "Sec-Purpose: prefetch;prerender") + STEP,
@@ -154,24 +154,25 @@ CASES: Final[dict[str, bytes]] = {
     "a page of another origin": request("GET /next", "Sec-Fetch-Site: cross-site") + STEP,
     "a page of ours": request("POST /next", "Sec-Fetch-Site: same-origin", "Origin: http://x"),
     "an allowed origin": request("GET /next", f"Origin: {ORIGIN}") + request("HEAD /current"),
-    "an origin that is none": request("GET /next", "Origin: null"),
+    "an opaque origin": request("GET /next", "Origin: null"),
     "a preflight": request("OPTIONS /next", f"Origin: {ORIGIN}", ASKS) + STEP,
-    "another's preflight": request("OPTIONS /next", "Origin: http://b.example", ASKS) + STEP,
-    "a preflight elsewhere": request("OPTIONS /nowhere", f"Origin: {ORIGIN}", ASKS),
+    "a preflight of another origin": request("OPTIONS /next", "Origin: http://b.example", ASKS)
+    + STEP,
+    "a preflight of another path": request("OPTIONS /nowhere", f"Origin: {ORIGIN}", ASKS),
     "another host": request("POST /next", "Content-Length: 1", host="Host: b.example", body=b"a"),
-    "another host elsewhere": request("GET /nowhere", host="Host: b.example") + STEP,
+    "another host and another path": request("GET /nowhere", host="Host: b.example") + STEP,
     "another host and half a body": request("GET /a", "Content-Length: 1", host="Host: b.example"),
-    "fields that nobody counts": request("GET /next", "Cookie: a=b", "X: é", "Via: 1.1 a"),
+    "fields without effect": request("GET /next", "Cookie: a=b", "X: é", "Via: 1.1 a"),
     "fields in capitals": request("GET /next", "CONNECTION: CLOSE", host="HOST: x") + STEP,
     "an empty field": request("GET /next", "X:", "Accept:"),
     "a field in two lines": request("GET /next", "X: a\r\n b"),
     "a space before a colon": request("GET /next", "X : a"),
     "a field without a name": request("GET /next", ": a"),
-    "a line that is no field": request("GET /next", "a"),
+    "a line without a colon": request("GET /next", "a"),
     "a NUL in a field": request("GET /next", "X: a\0b"),
     "a bare LF": STEP.replace(b"\r\n", b"\n"),
     "a bare CR": request("GET /next", "X: a\rb"),
-    # Hosts that are right.
+    # Valid hosts.
     "an empty host": request("GET /next", host="Host:"),
     "a host with a port": request("GET /next", host="Host: a.example:80"),
     "a host of IPv6": request("GET /next", host="Host: [::1]:80"),
@@ -180,8 +181,8 @@ CASES: Final[dict[str, bytes]] = {
     "close": request("GET /next", "Connection: close") + STEP,
     "close in a list": request("GET /next", "Connection: keep-alive, close") + STEP,
     "close in the second line": request("GET /next", "Connection: a", "Connection: close") + STEP,
-    "close elsewhere": request("GET /nowhere", "Connection: close") + STEP,
-    "rubbish behind close": request("GET /next", "Connection: close") + b"rubbish\r\n\r\n",
+    "close on another path": request("GET /nowhere", "Connection: close") + STEP,
+    "rubbish after close": request("GET /next", "Connection: close") + b"rubbish\r\n\r\n",
     "keep-alive": request("GET /next", "Connection: keep-alive") * 2,
     "1.0": request("GET /next HTTP/1.0") * 2,
     "HEAD in 1.0": request("HEAD /current HTTP/1.0"),
@@ -189,12 +190,12 @@ CASES: Final[dict[str, bytes]] = {
     "an upgrade": request("GET /next", *UPGRADE),
     "an upgrade that closes": request("GET /next", "Connection: Upgrade, close", "Upgrade: h2c"),
     "an upgrade to a web socket": request("GET /next", "Connection: Upgrade", "Upgrade: websocket"),
-    "an upgrade elsewhere": request("GET /nowhere", *UPGRADE),
+    "an upgrade on another path": request("GET /nowhere", *UPGRADE),
     "no upgrade without Connection": request("GET /next", "Upgrade: h2c") + STEP,
     "no upgrade without Upgrade": request("GET /next", "Connection: Upgrade") + STEP,
-    "expects to go on": request("POST /next", "Content-Length: 1", "Expect: 100-continue"),
-    "expects it in chunks": request("POST /next", CHUNKED, "Expect: 100-Continue"),
-    "expects it in two lines": request(
+    "expects 100": request("POST /next", "Content-Length: 1", "Expect: 100-continue"),
+    "expects 100 with chunks": request("POST /next", CHUNKED, "Expect: 100-Continue"),
+    "two Expect lines": request(
         "POST /next", "Content-Length: 1", "Expect: 100-continue", "Expect: more"
     ),
     "expects something else": request("POST /next", length(b"a"), "Expect: more", body=b"a") + STEP,
@@ -207,20 +208,20 @@ CASES: Final[dict[str, bytes]] = {
     "a whole URL of another host": request("GET http://c.example/current") + STEP,
     "a whole URL with a user": request("GET http://a@a.example/next"),
     "a whole URL": request("GET http://a.example/next?b") + request("GET https://a:1/current"),
-    "a path behind the path": request("GET /next/a"),
+    "a longer path": request("GET /next/a"),
     "a newline in the path": request("GET /next%0a"),
     "a NUL in the path": request("GET /next%00"),
     "two spaces": request("GET  /next"),
     "no target": request("GET"),
-    "bytes past ASCII in the target": request("GET /n\xe9xt"),
+    "bytes outside ASCII in the target": request("GET /n\xe9xt"),
     "the target of OPTIONS": request("OPTIONS *"),
     "a target that is a word": request("GET next"),
     # Versions.
-    "no such version": request("GET /next HTTP/1.2"),
-    "a version that is none": request("GET /next HTTP/x"),
+    "an unknown version": request("GET /next HTTP/1.2"),
+    "an invalid version": request("GET /next HTTP/x"),
     "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "rubbish": b"rubbish\r\n\r\n",
-    "a hello of TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     **{
         f"{method} {path}": request(f"{method} {path}")
         for method in METHODS

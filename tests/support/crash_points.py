@@ -48,7 +48,7 @@ def run_in_a_copy(name, at_line):
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert status in (0, -signal.SIGKILL), status
 
-def look(folder):
+def fingerprints(folder):
     "Yield what identifies a change of files, except the lock and what SQLite rebuilds."
     for path in sorted(folder.iterdir()):
         if not path.name.endswith((".lock", "-shm")):
@@ -62,7 +62,7 @@ last = None
 moments = original.with_name("moments")
 def note_changes(line, folder):
     global last
-    if (now := [*look(folder)]) != last:
+    if (now := [*fingerprints(folder)]) != last:
         last = now
         with moments.open("a") as file:
             print(line, file=file)

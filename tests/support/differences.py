@@ -93,7 +93,7 @@ COUNTING_TRAILERS: Final = TABLE.fields
 
 DIFFERENCES: Final = (
     Difference(
-        "a client that has sent all that it will is answered",
+        "a client that has closed its sending half is answered",
         "RFC 9293, 3.6",
         lambda _: False,
         STEP,
@@ -102,7 +102,7 @@ DIFFERENCES: Final = (
         ends=True,
     ),
     Difference(
-        "an upgrade that is not made leaves a request and those behind it",
+        "a declined upgrade leaves the request and those after it",
         "RFC 9110, 7.8",
         lambda stream: any(
             each.has_upgrade and each.length != len(stream.rest) for each in stream.requests
@@ -112,7 +112,7 @@ DIFFERENCES: Final = (
         uvicorns="200; 1 step; open",
     ),
     Difference(
-        "a step waits for its body also beside an upgrade",
+        "a step waits for its body despite an upgrade",
         "RFC 9110, 7.8",
         lambda stream: any(
             each.has_upgrade and each.length != len(stream.rest) for each in stream.requests
@@ -146,7 +146,7 @@ DIFFERENCES: Final = (
         uvicorns="200; 1 step; closed",
     ),
     Difference(
-        "a request with a host that is none is rejected",
+        "a request with an invalid host is rejected",
         "RFC 9112, 3.2",
         _any(_has_no_host),
         request("GET /next", host="Host: a/b"),
@@ -154,7 +154,7 @@ DIFFERENCES: Final = (
         uvicorns="421; 0 steps; open",
     ),
     Difference(
-        "a client of 1.0 may keep its connection",
+        "an HTTP/1.0 client may keep its connection",
         "RFC 9112, C.2.2",
         _any(lambda seen: seen.version == "1.0" and seen.keeps_alive),
         request("GET /next HTTP/1.0", "Connection: keep-alive") * 2,
@@ -162,7 +162,7 @@ DIFFERENCES: Final = (
         uvicorns="200; 1 step; closed",
     ),
     Difference(
-        "a client of 1.0 is not told to go on",
+        "an HTTP/1.0 client gets no 100",
         "RFC 9110, 10.1.1",
         _any(_needs_no_continue),
         request("POST /next HTTP/1.0", "Content-Length: 1", "Expect: 100-continue"),
@@ -170,7 +170,7 @@ DIFFERENCES: Final = (
         uvicorns="100; 0 steps; open",
     ),
     Difference(
-        "a client that has sent all is not told to go on",
+        "a complete request gets no 100",
         "RFC 9110, 10.1.1",
         _any(_needs_no_continue),
         request("POST /next", length(b"a"), "Expect: 100-continue", body=b"a"),
@@ -178,7 +178,7 @@ DIFFERENCES: Final = (
         uvicorns="100, 200; 1 step; open",
     ),
     Difference(
-        "chunks in 1.0 are rejected",
+        "chunks in HTTP/1.0 are rejected",
         "RFC 9112, 6.1",
         _any(lambda seen: seen.version == "1.0" and bool(seen.values(b"transfer-encoding"))),
         request("POST /next HTTP/1.0", CHUNKED, body=b"0\r\n\r\n"),
@@ -186,7 +186,7 @@ DIFFERENCES: Final = (
         uvicorns="200; 1 step; closed",
     ),
     Difference(
-        "another version than 1.0 and 1.1 is rejected",
+        "versions other than 1.0 and 1.1 are rejected",
         "RFC 9112, 2.3",
         _any(lambda seen: seen.version not in ("1.0", "1.1")),
         request("GET /next HTTP/2.0"),
@@ -194,7 +194,7 @@ DIFFERENCES: Final = (
         uvicorns="200; 1 step; closed",
     ),
     Difference(
-        "another protocol than HTTP is rejected",
+        "protocols other than HTTP are rejected",
         "RFC 9112, 2.3",
         _any(lambda seen: b" HTTP/" not in seen.line),
         request("GET /next").replace(b"HTTP/1.1", b"RTSP/1.0"),
@@ -202,7 +202,7 @@ DIFFERENCES: Final = (
         uvicorns="200; 1 step; closed",
     ),
     Difference(
-        "the host in a target is in the place of that in the field",
+        "the host in the target takes precedence over the field",
         "RFC 9112, 3.2.2",
         _any(_names_another_host),
         request("GET http://b.example/next", "Origin: http://x"),
@@ -210,7 +210,7 @@ DIFFERENCES: Final = (
         uvicorns="200; 1 step; open",
     ),
     Difference(
-        "a target that names a user is rejected",
+        "a target with a user is rejected",
         "RFC 9110, 4.2.4",
         _any(lambda seen: b"@" in seen.target.partition(b"?")[0]),
         request("GET http://a@x/next"),
@@ -218,7 +218,7 @@ DIFFERENCES: Final = (
         uvicorns="200; 1 step; open",
     ),
     Difference(
-        "a URL without a path is that of the root",
+        "a URL without a path means the root",
         "RFC 9110, 4.2.3",
         _any(lambda seen: not seen.path),
         request("GET http://x") + STEP,
@@ -226,7 +226,7 @@ DIFFERENCES: Final = (
         uvicorns="400; 0 steps; closed",
     ),
     Difference(
-        "CONNECT is for a proxy",
+        "CONNECT is rejected",
         "RFC 9110, 9.3.6",
         _any(lambda seen: seen.method == "CONNECT"),
         request("CONNECT /next"),
@@ -234,7 +234,7 @@ DIFFERENCES: Final = (
         uvicorns="405; 0 steps; open",
     ),
     Difference(
-        "answers come in the order of the requests, that to rubbish too",
+        "answers keep the order of the requests, also that to rubbish",
         "RFC 9112, 9.3.2",
         lambda stream: stream.is_malformed and any(each.is_whole for each in stream.requests),
         STEP + b"rubbish\r\n\r\n",
@@ -242,7 +242,7 @@ DIFFERENCES: Final = (
         uvicorns="400; 1 step; closed",
     ),
     Difference(
-        "only a whole request is answered",
+        "only a complete request is answered",
         "RFC 9112, 8",
         _any(
             lambda seen: (
@@ -259,7 +259,7 @@ DIFFERENCES: Final = (
         uvicorns="404; 0 steps; open",
     ),
     Difference(
-        "a request has bounds",
+        "requests have limits",
         "RFC 9110, 5.4",
         lambda stream: any(_is_too_large(each) for each in stream.requests),
         request("GET /next", "X: " + "y" * 16_384),
