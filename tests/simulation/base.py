@@ -112,11 +112,11 @@ class Run:
         world.run(quiet + LAST_SECONDS)
 
     def _finish(self, client: Client) -> None:
-        judge.ask_finally(client)
+        judge.send_final_requests(client)
         self._unfinished -= 1
         if not self._unfinished:
             self.world.is_over = True
 
     def _begin(self, plan: FaultPlan, begin: Callable[[], object]) -> None:
-        self.world.log("fault", f"{plan.kind} {plan.which}".rstrip() + " begins")
+        self.world.log("fault", f"{plan.kind} {plan.subkind}".rstrip() + " begins")
         begin()

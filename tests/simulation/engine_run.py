@@ -8,15 +8,15 @@ from tests.simulation import engines
 from tests.simulation.base import Run
 from tests.simulation.install import set_servers
 from tests.simulation.network import Listener
-from tests.simulation.plan import Fault, FaultPlan, Plan
+from tests.simulation.plan import Fault, FaultPlan, Plan, set_during
 from tests.simulation.process import Process
-from tests.simulation.server import Server, nothing
+from tests.simulation.server import Server, do_nothing
 
 WEEKS: Final = 7 * 24 * 3600.0
 
 
 class Node:
-    """A machine with a server, which is restarted whenever it ends."""
+    """A machine with a server, fault_name is restarted whenever it ends."""
 
     def __init__(self, run: "EngineRun", number: int) -> None:
         self.name = f"node{number}"
@@ -71,15 +71,15 @@ class EngineRun(Run):
     def fault(self, plan: FaultPlan) -> Fault:
         """Return the calls that begin and end a fault."""
         world, network, cluster = self.world, self.network, self.cluster
-        chance = random.Random(plan.chance)
+        chance = random.Random(plan.seed)
         node = self.nodes[plan.target % len(self.nodes)]
         hosts = cluster.hosts()
         host = hosts[plan.target % len(hosts)]
         server = cluster.servers[host]
 
-        def cut(there: bool, back: bool, targets: list[str]) -> Fault:
-            ways = [(node.name, each) for each in targets] if there else []
-            ways += [(each, node.name) for each in targets] if back else []
+        def cut(to_engine: bool, from_engine: bool, targets: list[str]) -> Fault:
+            ways = [(node.name, each) for each in targets] if to_engine else []
+            ways += [(each, node.name) for each in targets] if from_engine else []
 
             def begin() -> None:
                 for way in ways:
@@ -93,9 +93,9 @@ class EngineRun(Run):
 
         match plan.kind:
             case "kill":
-                return lambda: node.process.kill(), nothing
+                return lambda: node.process.kill(), do_nothing
             case "restart":
-                return lambda: node.server.stop(), nothing
+                return lambda: node.server.stop(), do_nothing
             case "stop":
                 stopped: list[Process] = []
 
@@ -112,9 +112,7 @@ class EngineRun(Run):
                 targets = hosts if chance.random() < 0.7 else [host]
                 return cut(plan.kind != "cut_from_engine", plan.kind != "cut_to_engine", targets)
             case "slow_network":
-                return partial(setattr, network, "slowness", 0.2), partial(
-                    setattr, network, "slowness", 0.0
-                )
+                return set_during(network, "slowness", 0.2, 0.0)
             case "engine_kill":
                 return server.kill, server.start
             case "engine_stop":
@@ -123,26 +121,22 @@ class EngineRun(Run):
                 one, other = chance.choice([(a, b) for a in hosts for b in hosts])
                 return partial(network.cut, one, other), partial(network.heal, one, other)
             case "lossy_link":
-                which = plan.which or chance.choice(
+                fault_name = plan.subkind or chance.choice(
                     ("lost_request", "lost_reply", "late_reply", "reset", "trickling")
                 )
                 share = chance.choice((0.1, 0.5, 1.0))
-                return partial(setattr, cluster.link_faults, which, share), partial(
-                    setattr, cluster.link_faults, which, 0.0
-                )
+                return set_during(cluster.link_faults, fault_name, share, 0.0)
             case "late_requests":
-                return partial(setattr, cluster.link_faults, "late_request", 0.3), partial(
-                    setattr, cluster.link_faults, "late_request", 0.0
-                )
+                return set_during(cluster.link_faults, "late_request", 0.3, 0.0)
             case "engine_fault":
-                which = plan.which or chance.choice(cluster.faults)
-                if which not in cluster.faults:
-                    return nothing, nothing
-                fault: Fault = getattr(cluster, which)(chance)
+                fault_name = plan.subkind or chance.choice(cluster.faults)
+                if fault_name not in cluster.faults:
+                    return do_nothing, do_nothing
+                fault: Fault = getattr(cluster, fault_name)(chance)
                 return fault
             case "raise_index":
 
-                def jump() -> None:
+                def raise_index() -> None:
                     index = cluster.index()
                     # Servers do not start above the maximum.
                     higher = min(chance.randint(1, 9), self.plan.max_index - index)
@@ -152,23 +146,23 @@ class EngineRun(Run):
                     self.history.skip_indexes(world.now, higher)
                     cluster.raise_index(index + higher)
 
-                return jump, nothing
+                return raise_index, do_nothing
             case "remove_records":
 
-                def forget() -> None:
+                def remove_records() -> None:
                     world.log("operator", "removes all records")
                     cluster.remove_records()
 
-                return forget, nothing
+                return remove_records, do_nothing
             case "wrong_clock":
                 weeks = chance.choice((-9, -5, 5, 9)) * WEEKS
 
-                def turn() -> None:
+                def set_clock() -> None:
                     if chance.random() < 0.5:
                         server.clock += weeks
                     else:
                         node.clock += weeks
                         node.process.clock = node.clock
 
-                return turn, nothing
+                return set_clock, do_nothing
         raise ValueError(plan.kind)

@@ -12,7 +12,7 @@ from fibcore.stores.redis import RedisOpener
 from tests.simulation.engine import EngineServer, LinkFaults
 from tests.simulation.etcd import Etcd
 from tests.simulation.network import Network
-from tests.simulation.plan import Fault
+from tests.simulation.plan import Fault, set_during
 from tests.simulation.postgresql import (
     CREATED,
     DROPPED,
@@ -136,9 +136,7 @@ class EtcdCluster(Cluster):
 
     def no_permission(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """The user's permissions are revoked, then granted again."""
-        return partial(setattr, self.etcd, "allowed", False), partial(
-            setattr, self.etcd, "allowed", True
-        )
+        return set_during(self.etcd, "allowed", False, True)
 
     def no_space(self, chance: random.Random) -> Fault:  # noqa: ARG002
         """The quota is exhausted for a while."""

@@ -19,7 +19,7 @@ GRACEFUL: Final = {"restart", "kill", "stop_standby", "wrong_clock", "raise_inde
 """Faults under which a server that receives SIGTERM still answers all pending requests."""
 
 
-def ask_finally(client: Client) -> None:
+def send_final_requests(client: Client) -> None:
     """Send the final requests, which must be answered promptly."""
     client.timeout = PROMPT_SECONDS
     # A server may notice only now that its idle connection to the engine is broken.

@@ -18,7 +18,7 @@ from supervise.backup import BackupCopy
 from tests.simulation.disk import Disk
 from tests.simulation.network import Listener
 from tests.simulation.process import Process
-from tests.simulation.server import Server, nothing
+from tests.simulation.server import Server, do_nothing
 from tests.simulation.sqlite_wal import SHARED, committed_index
 from tests.simulation.system import FOLDER, MachineProcess, SimulatedPath
 from tests.simulation.world import Violation
@@ -290,7 +290,7 @@ class Machine:
             each.kill()
         self._close_listener()
 
-    def set_index(self, index: int, note: Callable[[], object] = nothing) -> None:
+    def set_index(self, index: int, note: Callable[[], object] = do_nothing) -> None:
         """Have an operator stop everything, set the index and start the servers again.
 
         After a power cut meanwhile the operator repeats it.

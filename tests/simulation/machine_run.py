@@ -13,9 +13,9 @@ from tests.simulation.base import Run
 from tests.simulation.disk import Disk
 from tests.simulation.machine import DATABASE, DATABASE_FILES, Machine
 from tests.simulation.network import Listener
-from tests.simulation.plan import Fault, FaultPlan, Plan
+from tests.simulation.plan import Fault, FaultPlan, Plan, set_during
 from tests.simulation.process import Process
-from tests.simulation.server import nothing
+from tests.simulation.server import do_nothing
 from tests.simulation.sqlite_wal import SHARED, committed_index
 from tests.simulation.system import MachineProcess
 
@@ -89,7 +89,7 @@ class MachineRun(Run):
     def fault(self, plan: FaultPlan) -> Fault:
         """Return the calls that begin and end a fault."""
         world, machine, disk = self.world, self.machine, self.machine.disk
-        chance = random.Random(plan.chance)
+        chance = random.Random(plan.seed)
 
         def now_or_during_disk_calls(action: Callable[[], object]) -> Callable[[], object]:
             """Act at once, or during one of the next disk calls."""
@@ -106,14 +106,14 @@ class MachineRun(Run):
                         if each is not None:
                             each.process.kill()
 
-                return now_or_during_disk_calls(kill), nothing
+                return now_or_during_disk_calls(kill), do_nothing
             case "restart":
 
                 def stop_gracefully() -> None:
                     if (server := machine.serving()) is not None:
                         server.stop()
 
-                return stop_gracefully, nothing
+                return stop_gracefully, do_nothing
             case "stop" | "stop_standby":
 
                 def stop() -> None:
@@ -126,23 +126,17 @@ class MachineRun(Run):
                         world.after(WATCHDOG_SECONDS, None, watchdog_kill, process)
                     world.after(max(0.0, plan.end - world.now), None, process.resume)
 
-                return now_or_during_disk_calls(stop), nothing
+                return now_or_during_disk_calls(stop), do_nothing
             case "power_cut":
                 return now_or_during_disk_calls(machine.cut_power), machine.power_on
-            case "failing_syncs" if plan.which or chance.random() < 0.5:
-                number = int(plan.which or chance.randint(1, 2))
-                return partial(setattr, disk, "failing_next_syncs", number), partial(
-                    setattr, disk, "failing_next_syncs", 0
-                )
+            case "failing_syncs" if plan.subkind or chance.random() < 0.5:
+                number = int(plan.subkind or chance.randint(1, 2))
+                return set_during(disk, "failing_next_syncs", number, 0)
             case "failing_syncs" | "failing_writes" | "failing_reads":
                 share = chance.choice((0.05, 0.3, 1.0))
-                return partial(setattr, disk, plan.kind, share), partial(
-                    setattr, disk, plan.kind, 0.0
-                )
+                return set_during(disk, plan.kind, share, 0.0)
             case "lying_disk":
-                return partial(setattr, disk, "is_lying", True), partial(
-                    setattr, disk, "is_lying", False
-                )
+                return set_during(disk, "is_lying", True, False)
             case "folder_denied" | "no_descriptors":
                 name = "is_denied" if plan.kind == "folder_denied" else "has_no_descriptors"
                 return (
@@ -150,19 +144,15 @@ class MachineRun(Run):
                     now_or_during_disk_calls(partial(setattr, disk, name, False)),
                 )
             case "full_disk":
-                return partial(setattr, disk, "is_full", True), partial(
-                    setattr, disk, "is_full", False
-                )
+                return set_during(disk, "is_full", True, False)
             case "slow_disk":
-                return partial(setattr, disk, "sync_seconds", 0.5), partial(
-                    setattr, disk, "sync_seconds", 1e-3
-                )
+                return set_during(disk, "sync_seconds", 0.5, 1e-3)
             case kind if kind in TAMPERING:
                 return self.tampering(plan, chance)
             case "set_index":
-                return partial(self.set_index, chance), nothing
+                return partial(self.set_index, chance), do_nothing
             case "killed_set_index":
-                return partial(self.killed_set_index, chance), nothing
+                return partial(self.killed_set_index, chance), do_nothing
             case "open_reader" | "locked_database":
                 return self.program(plan)
             case "stop_backup":
@@ -173,7 +163,7 @@ class MachineRun(Run):
                             each.stop()
                             world.after(max(0.0, plan.end - world.now), None, each.resume)
 
-                return now_or_during_disk_calls(stop_backup), nothing
+                return now_or_during_disk_calls(stop_backup), do_nothing
         raise ValueError(plan.kind)
 
     def set_index(self, chance: random.Random) -> None:

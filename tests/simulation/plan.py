@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, TypeAlias
 
 Fault: TypeAlias = tuple[Callable[[], object], Callable[[], object]]
@@ -176,13 +177,13 @@ class FaultPlan:
     target: int
     begin: float
     end: float
-    chance: float
+    seed: float
     """Seed of the fault's own random choices."""
-    which: str = ""
+    subkind: str = ""
     """The subkind; empty: chosen at random."""
 
     def __str__(self) -> str:
-        return f"{self.begin:.3f} to {self.end:.3f} s: {self.kind} {self.which}({self.target})"
+        return f"{self.begin:.3f} to {self.end:.3f} s: {self.kind} {self.subkind}({self.target})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,16 +299,23 @@ def combined_faults(
 ) -> list[FaultPlan]:
     first = 4 * chance.random()
     return [
-        fault_plan(chance, kind, which, first + begin * chance.random(), seconds * chance.random())
-        for kind, which, begin, seconds in faults
+        fault_plan(
+            chance, kind, subkind, first + begin * chance.random(), seconds * chance.random()
+        )
+        for kind, subkind, begin, seconds in faults
     ]
 
 
 def fault_plan(
-    chance: random.Random, kind: str, which: str, begin: float, seconds: float
+    chance: random.Random, kind: str, subkind: str, begin: float, seconds: float
 ) -> FaultPlan:
     target = chance.randrange(6)
-    return FaultPlan(kind, target, begin, begin + seconds, chance.random(), which)
+    return FaultPlan(kind, target, begin, begin + seconds, chance.random(), subkind)
+
+
+def set_during(owner: object, name: str, during: object, after: object) -> Fault:
+    """Return a fault that sets an attribute and finally resets it."""
+    return partial(setattr, owner, name, during), partial(setattr, owner, name, after)
 
 
 def weighted_choice(chance: random.Random, weights: dict[str, int]) -> str:

@@ -23,7 +23,7 @@ CONFIG: Final = cast("uvicorn.Config", None)
 """Only needed for pages, which no client here requests."""
 
 
-def nothing() -> None:
+def do_nothing() -> None:
     """Do nothing, as the begin or end of a fault."""
 
 
@@ -45,8 +45,8 @@ class Server:
         listener: Listener,
         settings: Settings,
         opener: Opener,
-        on_serving: Callable[[], object] = nothing,
-        on_waiting: Callable[[], object] = nothing,
+        on_serving: Callable[[], object] = do_nothing,
+        on_waiting: Callable[[], object] = do_nothing,
     ) -> None:
         self.process = process
         self.serves = False
@@ -125,4 +125,4 @@ class Server:
     def _stop(self) -> None:
         if not self._stopping.done():
             self._stopping.set_result(None)
-            self.process.loop.call_soon_threadsafe(nothing)
+            self.process.loop.call_soon_threadsafe(do_nothing)
