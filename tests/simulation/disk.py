@@ -41,9 +41,12 @@ class Inode:
         """Holders of an ``flock``, and whether it is exclusive."""
         self.waiting: list[tuple[Thread, int]] = []
         """Threads that wait for a lock."""
+        self.changes = 0
+        """Number of changes, in place of a modification time."""
 
     def write(self, data: bytes, at: int) -> None:
         """Write to the cache."""
+        self.changes += 1
         end = at + len(data)
         if len(self.cached) < at:
             self.cached.extend(bytes(at - len(self.cached)))
@@ -54,6 +57,7 @@ class Inode:
 
     def truncate(self, size: int) -> None:
         """Truncate the file, on the disk too: no caller depends on the order."""
+        self.changes += 1
         del self.cached[size:], self.on_disk[size:]
 
     def write_to_disk(self, page: int, size: int = PAGE) -> None:

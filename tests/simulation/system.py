@@ -96,6 +96,7 @@ class Status(types.SimpleNamespace):
             st_mode=stat.S_IFREG | 0o644,
             st_size=len(inode.cached),
             st_ino=inode.number,
+            st_mtime_ns=inode.changes,
             st_dev=1,
             st_nlink=1,
         )
@@ -117,6 +118,8 @@ class SimulatedPath(PurePosixPath):
 
     def stat(self) -> Status:
         return Status.of(None if is_folder(self) else self._inode())
+
+    lstat = stat  # There are no links.
 
     def exists(self) -> bool:
         return is_folder(self) or calling_machine_process().disk.find(self.name) is not None
