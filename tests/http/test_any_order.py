@@ -41,6 +41,7 @@ LAST: Final = ("last step", "rubbish")
 
 BOUNDS: Final[dict[str, Any]] = {"max_connections": 4, "max_waiting_steps": 2}
 CROWDED: Final = {
+    "web.http.connection.ALWAYS_KEPT": 0,
     "web.http.hub.ALWAYS_KEPT": 0,
     "web.http.hub.MAX_KEPT": 150,
     "web.http.hub.MAX_PARTS": 150,
@@ -215,6 +216,9 @@ class Crowd:
         swept: set[object] = {*hub._open, *hub._turned_away}
         for each in there:
             assert each.is_closing() or each.protocol in swept, "nobody checks its deadline"
+        for protocol in held:
+            awaits = protocol.phase in (Phase.NEW, Phase.IDLE, Phase.ARRIVING)
+            assert protocol._reading or not awaits, "what it waits for is never read"
         assert self.served.stepper.pending <= BOUNDS["max_waiting_steps"]
         numbers = {
             id(piece): len(piece)
@@ -319,6 +323,10 @@ def holds_what_a_client_that_is_gone_was_sent(patch: pytest.MonkeyPatch) -> None
     patch.setattr(ServedConnection, "_release", lambda _: None)
 
 
+def never_reads_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ServedConnection, "_resume_reading", lambda _: None)
+
+
 def lets_one_that_waits_be_evicted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ServedConnection, "eviction_rank", lambda self: (0, self.deadline))
 
@@ -332,6 +340,7 @@ def lets_one_that_waits_be_evicted(patch: pytest.MonkeyPatch) -> None:
         keeps_nothing_that_is_piped,
         forgets_to_let_go_of_what_was_piped,
         holds_what_a_client_that_is_gone_was_sent,
+        never_reads_again,
         lets_one_that_waits_be_evicted,
     ],
 )

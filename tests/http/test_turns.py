@@ -93,6 +93,22 @@ def test_one_that_fails_in_its_turn_is_closed_and_the_others_go_on(
     assert served.hub.kept == 0
 
 
+@pytest.mark.proves(
+    "clients", "pipe many requests, wait for the answers, and send another", "it is answered"
+)
+@pytest.mark.parametrize("last", [READ, STEP], ids=["answered at once", "answered later"])
+def test_a_connection_that_was_put_off_is_read_from_again(loop: Loop, last: bytes) -> None:
+    served = Service(loop)
+    # The last turn has one request alone; the bytes that wait before it stop the reading.
+    piped = READ * AT_ONCE * 10
+    assert len(piped) > hub.ALWAYS_KEPT + len(READ) * AT_ONCE
+    client = served.client(READ, READ, piped + last)
+    assert len(statuses(client)) == 2 + AT_ONCE * 10 + 1
+    client.send(READ)
+    loop.settle()
+    assert len(statuses(client)) == 2 + AT_ONCE * 10 + 2
+
+
 # While one waits for its turn
 
 

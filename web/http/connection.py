@@ -236,7 +236,6 @@ class Connection(asyncio.Protocol):
 
     def _keep(self, data: bytes) -> None:
         """Keep ``data`` until its turn, and stop reading until then."""
-        self._more_to_do = True
         if self._last or not self.hub.keep(len(data)):
             # It won't be answered, or there is no room for it.
             self._last = self._dropping = True
@@ -285,6 +284,8 @@ class Connection(asyncio.Protocol):
     def _pause_reading(self) -> None:
         if self._reading:
             self._reading = False
+            # Whoever answers next must resume it.
+            self._more_to_do = True
             self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
