@@ -275,7 +275,7 @@ def test_optional_and_repeated_fields_are_not_malformed(server: Server) -> None:
     assert server.read((b"accept", b"*/*"), version="1.0").length == 0
     assert server.read(HOST, (b"accept", b"a/b"), (b"accept", b"c/d")).length == 0
     assert server.read((b"host", b"")).length == 0
-    assert server.read((b"host", b" \t[::1]:80 ")).length == 0
+    assert server.read((b"host", b"[::1]:80")).length == 0
 
 
 @pytest.mark.parametrize("target", [b"nonsense", b"/\xff", b"http://"])

@@ -1,6 +1,7 @@
 """The parser of one request: its end, the parts that are kept, and the bounds."""
 
 from collections import defaultdict
+from typing import NoReturn
 
 import pytest
 
@@ -144,6 +145,18 @@ def test_bytes_that_are_no_request_raise_the_reason(parser: Parser, data: bytes,
     at_once = Parser(HEADS)
     with pytest.raises(MalformedError, match=why):
         at_once.request(data) or at_once.feed(data)
+
+
+def test_a_mistake_of_ours_is_not_the_clients() -> None:
+    """It is raised as it is: what the client sent is not taken for malformed."""
+
+    class Mistaken(Heads):
+        def read(self, *_: object) -> NoReturn:
+            raise ValueError("a mistake")
+
+    parser = Parser(Mistaken(TABLE, defaultdict(lambda: [0] * 600)))
+    with pytest.raises(ValueError, match="a mistake"):
+        parser.feed(STEP + b"\r\n")
 
 
 def test_the_fields_of_a_head_are_kept_for_starlette_in_order() -> None:

@@ -116,6 +116,8 @@ CASES: Final[dict[str, bytes]] = {
     "a length past 64 bits": request("POST /next", "Content-Length: 99999999999999999999"),
     "a length of 63 bits": request("POST /next", "Content-Length: 9223372036854775807"),
     "a length with many zeros": request("POST /next", f"Content-Length: {'0' * 5_000}1", body=b"a"),
+    "white space around a length": request("POST /next", "Content-Length: \t0 ") + STEP,
+    "white space in a length": request("POST /next", "Content-Length: 0 0"),
     "a length and chunks": request("POST /next", CHUNKED, length(b"a"), body=b"0\r\n\r\n"),
     "a coding that is not chunked": request("POST /next", "Transfer-Encoding: gzip"),
     "a chunk with an invalid size": request("POST /next", CHUNKED, body=b"zz\r\n"),
@@ -154,6 +156,10 @@ CASES: Final[dict[str, bytes]] = {
     "a page of another origin": request("GET /next", "Sec-Fetch-Site: cross-site") + STEP,
     "a page of ours": request("POST /next", "Sec-Fetch-Site: same-origin", "Origin: http://x"),
     "an allowed origin": request("GET /next", f"Origin: {ORIGIN}") + request("HEAD /current"),
+    "white space around values": b"".join(
+        request("GET /next", f"Origin: \t{ORIGIN} \t", "Accept: text/plain ", f"{key(each)}\t")
+        for each in "abc"
+    ),
     "an opaque origin": request("GET /next", "Origin: null"),
     "a preflight": request("OPTIONS /next", f"Origin: {ORIGIN}", ASKS) + STEP,
     "a preflight of another origin": request("OPTIONS /next", "Origin: http://b.example", ASKS)
@@ -174,6 +180,7 @@ CASES: Final[dict[str, bytes]] = {
     "a bare CR": request("GET /next", "X: a\rb"),
     # Valid hosts.
     "an empty host": request("GET /next", host="Host:"),
+    "white space around a host": request("GET /next", host="Host: \tx \t"),
     "a host with a port": request("GET /next", host="Host: a.example:80"),
     "a host of IPv6": request("GET /next", host="Host: [::1]:80"),
     "no host in 1.0": request("GET /next HTTP/1.0", host=None),

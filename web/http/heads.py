@@ -276,7 +276,7 @@ class Heads:
         if b"host" not in found:
             if version == "1.1":
                 raise MalformedError("it has no Host")
-        elif _HOST.fullmatch(found[b"host"].strip(b" \t")) is None:
+        elif _HOST.fullmatch(found[b"host"]) is None:
             raise MalformedError("its Host is not a valid host")
         chunked = b"transfer-encoding" in found
         if chunked and version == "1.0":
@@ -297,7 +297,7 @@ class Heads:
         request = request_of(method, parameters, fields, endpoint.fields if endpoint else ())
         named = endpoint is not None and endpoint.path != ELSEWHERE
         more = cors_headers(request.origin, self._origins) if named else ()
-        expects = {value.strip().lower() for name, value in fields if name == b"expect"}
+        expects = {value.lower() for name, value in fields if name == b"expect"}
         return Head(
             request,
             endpoint,

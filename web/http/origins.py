@@ -39,15 +39,15 @@ def is_cross_origin(site: Iterable[str], origins: Sequence[str], hosts: Sequence
         origins: the values of ``Origin``, otherwise compared with ``Host``.
         hosts: the values of ``Host``.
     """
-    sites = [value for each in site if (value := each.strip(" \t").lower())]
+    sites = [value for each in site if (value := each.lower())]
     if sites:
         return any(each not in MEANT for each in sites)
     if not origins:
         return False
-    scheme, _, authority = origins[0].strip(" \t").lower().partition("://")
+    scheme, _, authority = origins[0].lower().partition("://")
     # Behind a proxy that terminates TLS our own scheme is unknown.
     port = DEFAULT_PORTS.get(scheme, "")
-    named = {each.strip(" \t").lower().removesuffix(port) for each in hosts}
+    named = {each.lower().removesuffix(port) for each in hosts}
     return len(origins) > 1 or not authority or {authority.removesuffix(port)} != named
 
 

@@ -163,10 +163,10 @@ class Parser:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
             self._decline_upgrade()
+        except httptools.HttpParserCallbackError as error:
+            # Raised below: MalformedError, or a mistake of ours.
+            raise error.__context__ or error from None
         except httptools.HttpParserError as error:
-            cause = error.__context__
-            if isinstance(cause, MalformedError):
-                raise cause from None
             raise MalformedError(str(error) or "it can't be parsed") from None
 
     def _decline_upgrade(self) -> None:
@@ -205,7 +205,8 @@ class Parser:
             counting = self._heads.counting
             known = counting.get(name) or counting.get(name.lower())
             if known is not None:
-                self._fields.append((known, value))
+                # White space around a value is no part of it: RFC 9110, 5.5.
+                self._fields.append((known, value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
         parser = self._parser

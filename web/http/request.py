@@ -114,7 +114,8 @@ def _values(fields: Iterable[Header], counting: Collection[bytes]) -> dict[bytes
     found: dict[bytes, list[str]] = {}
     for name, value in fields:
         if name in counting:
-            found.setdefault(name, []).append(value.decode("latin-1"))
+            # Not every ASGI server strips the white space around a value.
+            found.setdefault(name, []).append(value.strip(b" \t").decode("latin-1"))
     return found
 
 
@@ -137,7 +138,7 @@ def changed(request: Request, found: Mapping[bytes, list[str]]) -> Request:
         conditional=if_match is not None or if_none_match is not None,
         keyed=key is not None,
         # One line has one key.
-        key=key_of(key[0].strip(" \t").encode("latin-1")) if key and len(key) == 1 else None,
+        key=key_of(key[0].encode("latin-1")) if key and len(key) == 1 else None,
     )
 
 
