@@ -6,6 +6,7 @@ second.
 
 import asyncio
 import logging
+import math
 
 import pytest
 from starlette.responses import Response
@@ -16,6 +17,7 @@ from fibcore.numbers.queue import NumberQueue
 from tests.support.connections import Connection, Loop
 from tests.support.served import LONG, Service, answer, statuses
 from tests.support.wire import HALF, HOST, READ, STEP
+from web.http import hub
 from web.http.hub import IDLE_SECONDS, SWEEP_SECONDS
 from web.http.protocol import Protocol
 
@@ -120,6 +122,40 @@ def test_a_client_that_takes_nothing_of_an_answer_is_closed(loop: Loop) -> None:
     loop.pass_time(1.0 + LATE)
     assert some.lost
     assert served.hub.budget.used == 0
+
+
+def all_clients_are_served_after_the_server_stood_still(loop: Loop) -> bool:
+    """A server is stopped (a paused container, Ctrl-Z) while its clients go on."""
+    served = Service(loop, LONG, receive_timeout=3.0, send_timeout=3.0)
+    idle, half, reader = served.client(READ), served.client(HALF), served.client(READ, room=10)
+    asked_before = len(statuses(idle))
+    loop.now += 3600
+    # Timers run first; what has arrived meanwhile is read after them.
+    loop.settle()
+    for client, rest in (idle, STEP), (half, b"\r\n"):
+        client.send(rest)
+    reader.take()
+    loop.settle()
+    return [statuses(idle)[asked_before:], statuses(half), reader.is_gone] == [[200], [200], False]
+
+
+@pytest.mark.proves(
+    "processes",
+    "the whole appliance is paused: its container or its machine",
+    "no client is late for that time: requests that have arrived meanwhile are answered",
+)
+def test_no_client_is_late_for_the_time_in_which_the_server_stood_still(loop: Loop) -> None:
+    assert all_clients_are_served_after_the_server_stood_still(loop)
+
+
+@pytest.mark.proves(
+    "processes", "the whole appliance is paused…", control="the clock went on: they are closed"
+)
+def test_clients_would_be_late_by_a_clock_that_goes_on(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "CHARGED_SECONDS", math.inf)
+    assert not all_clients_are_served_after_the_server_stood_still(loop)
 
 
 def test_a_deadline_that_fails_is_its_own_connections_alone(

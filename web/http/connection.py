@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
         self._blocked = False
         """Whether written bytes have not left yet."""
         self._blocked_since = 0.0  # pragma: no mutate: set before it is read
-        """By the loop's clock; with ``_blocked_size``, the base of the client's pace."""
+        """By the hub's clock; with ``_blocked_size``, the base of the client's pace."""
         self._blocked_size = 0  # pragma: no mutate: set before it is read
         """Bytes unsent at that time."""
         self._unsent = 0  # pragma: no mutate: set before it is read
@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._blocked = self._more_to_do = True
         self._blocked_size = self._unsent = self.transport.get_write_buffer_size()
-        self._blocked_since = self._unsent_since = self.loop.time()
+        self._blocked_since = self._unsent_since = self.loop.time() - self.hub.stood
 
     def resume_writing(self) -> None:
         self._blocked = False

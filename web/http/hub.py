@@ -24,6 +24,10 @@ KEEP_ALIVE: Final[Header] = (b"connection", b"keep-alive")
 SWEEP_SECONDS: Final = 0.5
 """How often deadlines are checked, which is their accuracy."""
 
+CHARGED_SECONDS: Final = 2 * SWEEP_SECONDS
+"""Most of the time between two readings of the clock that counts. If more has passed, the server
+was stopped or its machine paused; what clients sent meanwhile has not been read yet."""
+
 IDLE_SECONDS: Final = 5.0  # pragma: no mutate number: a chosen figure
 """How long a connection is kept between two requests."""
 
@@ -135,7 +139,10 @@ class Hub:
         self.pages = 0
         """Requests that Starlette is answering."""
         self.now = 0.0  # pragma: no mutate: set before it is read
-        """The event loop's time, seconds, as of the last sweep or connection."""
+        """The hub's clock, seconds, as of the last sweep or connection: the event loop's without
+        ``stood``."""
+        self.stood = 0.0
+        """Seconds in which the server did not run; no client is late for them."""
         self.idle_deadline = 0.0  # pragma: no mutate: set before it is read
         """The deadline of a connection that becomes idle now."""
         self.receive_deadline = 0.0  # pragma: no mutate: set before it is read
@@ -240,7 +247,9 @@ class Hub:
         return self.budget.used > (self.budget.limit - self.budget.lent) // 2
 
     def _tell_time(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.now = now = loop.time()
+        passed = loop.time() - self.stood - self.now
+        self.stood += max(0.0, passed - CHARGED_SECONDS)
+        self.now = now = loop.time() - self.stood
         self.idle_deadline = now + IDLE_SECONDS + SWEEP_SECONDS
         self.receive_deadline = now + self.receive_timeout
 
