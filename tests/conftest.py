@@ -68,6 +68,8 @@ if (_memory := memory_with_room()) is not None:
 
 # A shell's background jobs ignore it, and so would the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# The same for nohup.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

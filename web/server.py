@@ -5,6 +5,7 @@ import gc
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from types import FrameType
 from typing import NoReturn, cast
@@ -69,6 +70,7 @@ def main() -> NoReturn:
     # Until uvicorn handles the signals there is nothing to drain.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_at_once)
+    _at_hangup(_exit_at_once)
     settings = process.begin("%(asctime)s %(process)d %(levelname)s %(message)s")
     process.keep_freed_memory()
     try:
@@ -128,6 +130,7 @@ def main() -> NoReturn:
         listener = inherited or process.listen(settings.host, settings.port)
         async with life.serving(server.stop):
             heartbeat.beat_on(asyncio.get_running_loop())
+            _at_hangup(server.handle_exit)
             await server.serve(sockets=process.acceptors(listener))
         if access is not None:
             access.push()
@@ -149,6 +152,12 @@ def _any_host(settings: Settings) -> str:
 def _is_not_repeated(record: logging.LogRecord) -> bool:
     """Whether to keep a log record of uvicorn's: this module logs some of them itself."""
     return not str(record.msg).startswith(("Started server", "Finished server", "Shutting down"))
+
+
+def _at_hangup(handler: Callable[[int, FrameType | None], object]) -> None:
+    """Stop when the terminal closes, too; under nohup SIGHUP is ignored."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, handler)
 
 
 def _exit_at_once(sig: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001

@@ -57,8 +57,9 @@ def test_a_client_that_sends_a_megabyte_of_rubbish_can_read_the_reason(
 )
 @pytest.mark.proves("pairs", "pipelining", "the end of the connection")
 @pytest.mark.proves("commit", "a stop")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stop_makes_no_step_that_it_does_not_answer(
-    database: Path, listener: socket.socket
+    database: Path, listener: socket.socket, number: signal.Signals
 ) -> None:
     """Nor is it held up by half a request: it would take all of the time that it may."""
     with (
@@ -70,7 +71,7 @@ def test_a_stop_makes_no_step_that_it_does_not_answer(
         with locked(database):
             connection.sendall(STEP + STEP)
             wait_until_all_is_read(server.client)
-            server.signal(signal.SIGTERM)
+            server.signal(number)
             server.log.expect("Shutting down")
         received = read_all(connection)
         assert server.process.wait(30) == 0

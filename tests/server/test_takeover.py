@@ -130,7 +130,7 @@ def test_a_standby_accepts_nothing_and_has_no_database_open(
 @pytest.mark.proves(
     "2", "a standby ends when it is told to, whichever of its threads takes the signal"
 )
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_standby_ends_whichever_thread_takes_the_signal(
     database: Path, listener: socket.socket, end: signal.Signals
 ) -> None:
