@@ -1,6 +1,7 @@
 """/openapi.json, by both implementations: the document and the table can not disagree."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import ANY
@@ -26,7 +27,10 @@ from tests.support.openapi import (
 from tests.support.raw_clients import read_all
 from tests.support.servers import Client
 from tests.support.waiting import PATIENCE
+from web.endpoints.openapi import PROBLEMS as COMMON
+from web.endpoints.openapi import described
 from web.endpoints.table import TABLE
+from web.http.answers import SERVERS_OWN
 
 # Each row
 
@@ -54,6 +58,41 @@ def test_the_document_has_the_header_fields_of_each_row(row: Any) -> None:
     }
     # OpenAPI leaves that to the URL.
     assert described == row.fields - {b"host"}
+
+
+OWN: Final = {
+    "content-type",
+    "content-length",
+    "connection",
+    "date",
+    *map(bytes.decode, dict(SERVERS_OWN)),
+}
+"""Headers that any answer may have and no row decides on."""
+
+
+def assert_headers_are_described(response: Any, headers: Iterable[str]) -> None:
+    described = {name.lower() for name in response["headers"]}
+    assert {name.lower() for name in headers} - OWN <= described
+
+
+PROBLEMS: Final = {
+    f"{name}{status}": problem
+    for name, problems in (
+        ("", COMMON),
+        *((described(row).name, described(row).problems) for row in TABLE.rows),
+    )
+    for status, problem in problems.items()
+}
+
+
+@every("name", PROBLEMS)
+def test_the_document_has_each_header_of_a_problem_and_requires_what_all_have(name: str) -> None:
+    response = DOCUMENT["components"]["responses"][name]
+    sent = [{name.decode() for name, _ in each.headers()} for each in PROBLEMS[name].examples]
+    assert_headers_are_described(response, set().union(*sent))
+    for header, description in response["headers"].items():
+        if resolved(description)["required"]:
+            assert all(header.lower() in each for each in sent)
 
 
 # That it is sound
@@ -118,10 +157,13 @@ ANSWERS: Final = [
     (304, "GET", "/current", {"If-None-Match": "*"}),
     (304, "GET", "/next", {"If-None-Match": "*"}),
     (400, "GET", "/numbers/x", {}),
+    (400, "POST", "/next", {"Idempotency-Key": "x"}),
     (403, "POST", "/next", {"Sec-Fetch-Site": "cross-site"}),
     (404, "HEAD", f"/numbers/{LARGEST + 1}", {}),
     (405, "OPTIONS", "/current", {}),
+    (405, "OPTIONS", "/status", {}),
     (409, "POST", "/next", {}),
+    (409, "POST", "/next", {"Idempotency-Key": f'"{LARGEST}:{"a" * 16}"'}),
     (412, "GET", "/previous", {"If-Match": '"x"'}),
     (421, "GET", "/status", {"Host": "elsewhere.example.com"}),
     (503, "GET", "/next", {"Sec-Purpose": "prefetch"}),
@@ -141,6 +183,8 @@ def test_each_documented_answer_occurs(
     assert answer.status_code == status
     path = next(row.path for row in TABLE.rows if TABLE.find(target) == (row, ANY))
     schema()[path][method].validate_response(answer)
+    response = resolved(operations(path)[method.lower()]["responses"][str(status)])
+    assert_headers_are_described(response, answer.headers)
 
 
 @pytest.mark.processes

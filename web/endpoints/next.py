@@ -207,7 +207,9 @@ NEXT: Final = Endpoint(
         content_of("next", 8),
         {
             **CONDITION_FAILED,
-            403: Problem("A page of another origin made the request.", (_not_meant(5),)),
+            403: Problem(
+                "A page of another origin made the request.", (_not_meant(5), _not_meant(None))
+            ),
             400: Problem(
                 "The request is malformed (RFC 9112), or its Idempotency-Key is.",
                 (answers.bad_request("it has no Host"), _malformed_key(5)),
@@ -223,7 +225,7 @@ NEXT: Final = Endpoint(
             503: Problem(
                 "The store is unavailable, a bound is reached, or the request is a prefetch.",
                 (
-                    at_bound(OverloadedError("too many steps wait")),
+                    at_bound(OverloadedError("too many steps wait"), index=5),
                     _unsent(5, OverloadedError("too many numbers wait to be computed")),
                 ),
             ),

@@ -59,7 +59,10 @@ PROBLEMS: Final[Mapping[int, Problem]] = {
     ),
     503: Problem(
         "The store is unavailable, a bound is reached, or a request to /next is a prefetch.",
-        (answers.unavailable("The server has reached a limit: too many steps wait."),),
+        (
+            answers.unavailable("The server has reached a limit: too many steps wait.", index=5),
+            answers.unavailable("The server is starting."),
+        ),
     ),
 }
 """The errors that any request may get."""
@@ -129,14 +132,22 @@ _EXACT: Final = ("Allow", "Access-Control-Allow-Methods")
 """Headers whose value the row determines."""
 
 
-def _headers(fields: Iterable[Header], *, success: bool = False) -> dict[str, Schema]:
-    """The documented headers among ``fields``, and those that any answer may have."""
+def _headers(*answers: Iterable[Header], success: bool = False) -> dict[str, Schema]:
+    """The documented headers of any of ``answers``, and those that any answer may have.
+
+    Required are those that all of ``answers`` have.
+    """
     found = {name: _reference("headers", name) for name in _CORS}
-    for field, value in fields:
-        if (name := _title(field)) in _HEADERS:
-            exact = {**_HEADERS[name], "schema": {"const": value.decode()}}
-            is_exact = name in _EXACT or (success and name == "Cache-Control")
-            found[name] = exact if is_exact else _reference("headers", name)
+    sent = [{_title(field): value.decode() for field, value in each} for each in answers]
+    for name, value in {name: value for each in sent for name, value in each.items()}.items():
+        if name not in _HEADERS:
+            continue
+        if name in _EXACT or (success and name == "Cache-Control"):
+            found[name] = {**_HEADERS[name], "schema": {"const": value}}
+        elif all(name in each for each in sent):
+            found[name] = _reference("headers", name)
+        else:
+            found[name] = {**_HEADERS[name], "required": False}
     return found
 
 
@@ -151,7 +162,7 @@ def _problem(problem: Problem) -> Schema:
     }
     return {
         "description": problem.when,
-        "headers": _headers(problem.examples[0].headers()),
+        "headers": _headers(*(each.headers() for each in problem.examples)),
         "content": {
             "application/problem+json": {
                 "schema": _reference("schemas", "Problem"),
@@ -190,13 +201,16 @@ def _answers(row: Endpoint, method: str) -> dict[str, Schema]:
 
 def _options(row: Endpoint) -> dict[str, Schema]:
     allowed = preflight(row.methods)
-    rejected = answers.method_not_allowed("OPTIONS", row.path, row.methods)
+    rejected = tuple(
+        answers.method_not_allowed("OPTIONS", row.path, row.methods, index=index)
+        for index in ((5, None) if row.has_index else (None,))
+    )
     found = {
         204: {
             "description": "A preflight for an origin in FIB_ALLOWED_ORIGINS.",
             "headers": _headers(allowed.headers()),
         },
-        405: _problem(Problem("Any other OPTIONS request, or an unsupported method.", (rejected,))),
+        405: _problem(Problem("Any other OPTIONS request, or an unsupported method.", rejected)),
         **_COMMON,
     }
     return {str(status): found[status] for status in sorted(found)}
