@@ -88,6 +88,8 @@ def test_a_malformed_request_is_a_dash_in_the_access_log(
         (PROXY, b"192.0.2.7", "192.0.2.7:0"),
         (PROXY, b"198.51.100.1, 192.0.2.7, 127.0.0.1", "192.0.2.7:0"),
         (PROXY, b"2001:db8::1", "2001:db8::1:0"),
+        # A zone may hold anything.
+        (PROXY, b'fe80::1%" - forged 200', "fe80::1:0"),
         # An invalid address, or one from a client that is not a trusted proxy.
         (PROXY, b'", "status": 500', PROXY.name),
         (PROXY, b"", PROXY.name),

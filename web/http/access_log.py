@@ -104,10 +104,11 @@ class AccessLog:
         """The client's address per ``X-Forwarded-For``: the last one not of a trusted proxy."""
         address, port = self._proxies.get_trusted_client_address(forwarded)
         try:
-            ipaddress.ip_address(address)
+            # Without the zone, which may hold anything.
+            found = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
             return ""
-        return f"{address}:{port}"
+        return f"{found}:{port}"
 
     def push(self) -> None:
         """Hand the notes to the log."""
