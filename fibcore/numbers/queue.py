@@ -252,7 +252,8 @@ class NumberQueue:
         self._admission.in_flight.used += size
         try:
             digits = await self._worker.compute(index)
-        except (OSError, EOFError) as error:
+        except Exception as error:
+            # Whatever it is, such as a MemoryError: the next number must be computed.
             logger.warning(
                 "The number at index %d is not computed (%r): requests for it are answered 503, "
                 "and the next number gets a new process. Nothing has stepped.",

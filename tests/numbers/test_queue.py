@@ -260,6 +260,21 @@ async def test_a_number_without_memory_at_its_turn_is_shed(held: Callable[..., H
     await it.queue.close()
 
 
+@pytest.mark.parametrize("error", [EOFError(), MemoryError(), ValueError("no count of digits")])
+@in_a_loop
+async def test_whatever_fails_for_a_number_the_next_is_computed(
+    held: Callable[..., Held], error: Exception
+) -> None:
+    it = held()
+    for failure in (error, None):
+        it.find(LONG)
+        it.go_on.put_nowait(failure)
+        await it.wait_for(len(it.found) + 1)
+    assert [isinstance(found, bytes) for _, found in it.found] == [False, True]
+    assert it.admission.in_flight.used == 0
+    await it.queue.close()
+
+
 @in_a_loop
 async def test_the_last_numbers_are_kept_up_to_so_many_bytes(held: Callable[..., Held]) -> None:
     it = held()
