@@ -11,6 +11,7 @@ client with the most requests in it loses its longest number.
 
 import asyncio
 import logging
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ class NumberQueue:
         self._worker = WorkerProcess()
         self._working: asyncio.Task[None] | None = None
         self._asked = asyncio.Event()
+        self._stop_seconds = math.inf
+        """How long a request may wait that comes during a stop."""
         self._waits: set[asyncio.Task[None]] = set()
         """One task for each waiting request, and one for a stop."""
 
@@ -137,9 +140,10 @@ class NumberQueue:
         task.add_done_callback(self._waits.discard)
 
     async def _wait(self, index: int, waiter: _Waiter, deliver: Callable[[Found], None]) -> None:
-        await asyncio.wait([waiter.found], timeout=WAIT_SECONDS)
+        patience = min(WAIT_SECONDS, self._stop_seconds)
+        await asyncio.wait([waiter.found], timeout=patience)
         if not waiter.found.done():
-            self._shed(index, waiter, f"it took longer than {WAIT_SECONDS:g} s")
+            self._shed(index, waiter, f"it took longer than {patience:g} s")
         try:
             deliver(waiter.found.result())
         except Exception:
@@ -201,7 +205,11 @@ class NumberQueue:
         return index
 
     def stop(self, seconds: float) -> None:
-        """Shed the requests that still wait after ``seconds``: the server is stopping."""
+        """Shed the requests that still wait after ``seconds``: the server is stopping.
+
+        A later request waits as long.
+        """
+        self._stop_seconds = seconds
         if self._working is not None:
             loop = self._working.get_loop()
             self._start(loop, self._give_up(loop.time() + seconds))

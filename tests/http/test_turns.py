@@ -3,6 +3,7 @@
 The clock that bounds a turn is the test's own: it stands, or no turn has time for more.
 """
 
+import asyncio
 import os
 from contextlib import closing
 
@@ -131,6 +132,22 @@ def test_a_stop_answers_one_that_waits_for_its_turn(loop: Loop) -> None:
     assert statuses(client) == [200]
     assert client.closed
     assert served.store.index == 1
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_stop_answers_one_that_waits_for_its_turn_and_then_for_a_number(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, client = waits(loop, b"GET /numbers/100001 HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    async def never(_: int) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(served.service.lookup._worker, "compute", never)
+    served.stop()
+    loop.pass_time(served.service.settings.stop_timeout / 2 + hub.SWEEP_SECONDS)
+    assert statuses(client) == [503]
 
 
 @pytest.mark.usefixtures("hurried")
