@@ -2,8 +2,9 @@
 
 import gc
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from starlette.responses import StreamingResponse
@@ -14,8 +15,9 @@ from tests.support.corpus import key, request
 from tests.support.parsing import answers_in
 from tests.support.served import Service, statuses
 from tests.support.wire import HALF, READ, STEP
+from web.endpoints.table import TABLE
 from web.http.answers import Answer
-from web.http.heads import Head
+from web.http.heads import Head, Heads
 from web.http.hub import MAX_PAGES
 from web.http.parser import Parser
 from web.http.protocol import Protocol
@@ -193,6 +195,30 @@ def test_a_page_that_fails_is_answered_500(loop: Loop, caplog: pytest.LogCapture
     assert statuses(client) == [500]
     assert (client.closed, served.hub.pages) == (True, 0)
     assert "GET b'/' failed" in caplog.text
+
+
+class Mistaken(Heads):
+    """Fails at a request for /previous."""
+
+    def read(self, line: bytes, *more: Any) -> Head:
+        if b"/previous" in line:
+            raise ValueError("a mistake")
+        return super().read(line, *more)
+
+
+def test_a_mistake_in_parsing_is_answered_500_and_fails_no_step(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer to a step begins with the next request of its connection."""
+    served = Service(loop, blocking=True)
+    served.hub.heads = Mistaken(TABLE, defaultdict(lambda: [0] * 600))
+    client = served.client(STEP + request("GET /previous") + STEP)
+    served.commit()
+    assert statuses(client) == [200, 500]
+    assert "a mistake" in caplog.text
+    loop.pass_time(2.0)
+    assert client.closed
+    assert served.store.index == 1
 
 
 def test_a_page_whose_client_has_left_is_no_failure(

@@ -66,8 +66,8 @@ class Protocol(Connection):
                     self._parser = Parser(hub.heads)
                 try:
                     head = self._parser.request(data)
-                except MalformedError as error:
-                    self._reject(str(error))
+                except Exception as error:
+                    self._reject(error)
                     return
                 if head is None:
                     self._take(data)
@@ -155,8 +155,8 @@ class Protocol(Connection):
         begun = parser.head is not None
         try:
             end = parser.feed(data, at)
-        except MalformedError as error:
-            self._reject(str(error))
+        except Exception as error:
+            self._reject(error)
             return len(data)
         head = parser.head
         if not parser.whole:
@@ -263,11 +263,17 @@ class Protocol(Connection):
             # pragma: no mutate boolean, removal: only slower, with the same result
             self._more_to_do = False
 
-    def _reject(self, reason: str) -> None:
-        """Answer 400 to bytes that can't be parsed, and close."""
-        logger.warning("A client sent an invalid request: %s.", reason, extra=event("malformed"))
+    def _reject(self, error: Exception) -> None:
+        """Answer 400 to bytes that are not a request, or 500 if parsing failed, and close."""
+        if isinstance(error, MalformedError):
+            logger.warning("A client sent an invalid request: %s.", error, extra=event("malformed"))
+            answer = answers.bad_request(str(error))
+        else:
+            # Not raised: an answer to a step, which must not fail, may have led here.
+            logger.error("Parsing failed", exc_info=error, extra=event("request failed"))
+            answer = answers.failed(steps=False)
         self._dropping = True
-        self._write_last(answers.bad_request(reason))
+        self._write_last(answer)
 
     # Starlette.
 
