@@ -24,7 +24,7 @@ KEEP_ALIVE: Final[Header] = (b"connection", b"keep-alive")
 SWEEP_SECONDS: Final = 0.5
 """How often deadlines are checked, which is their accuracy."""
 
-CHARGED_SECONDS: Final = 2 * SWEEP_SECONDS
+CHARGED_SECONDS: Final = 2 * SWEEP_SECONDS  # pragma: no mutate number: a chosen figure
 """Most of the time between two readings of the clock that counts. If more has passed, the server
 was stopped or its machine paused; what clients sent meanwhile has not been read yet."""
 
@@ -141,7 +141,7 @@ class Hub:
         self.now = 0.0  # pragma: no mutate: set before it is read
         """The hub's clock, seconds, as of the last sweep or connection: the event loop's without
         ``stood``."""
-        self.stood = 0.0
+        self.stood = 0.0  # pragma: no mutate number: any base will do
         """Seconds in which the server did not run; no client is late for them."""
         self.idle_deadline = 0.0  # pragma: no mutate: set before it is read
         """The deadline of a connection that becomes idle now."""
