@@ -149,8 +149,10 @@ class Stepper:
         return self._store.kept_keys
 
     def stalled_for(self) -> float:
-        """Seconds that the commit under way has taken; 0 if there is none."""
+        """Seconds that the commit under way has taken, or that a step has waited without one."""
         began = self._commit_began
+        if began is None and self._waiting:
+            began = self._oldest
         return 0.0 if began is None else self._clock() - began
 
     def submit(

@@ -18,7 +18,8 @@ class Worker:
     Args:
         name: the name of the thread.
         loop: where the results of the tasks are called, in the order of the tasks.
-        fail_stop: called in the thread with any exception of a task. It must not return.
+        fail_stop: called with any exception of a task, or of the function that it returned. It must
+            not return.
     """
 
     def __init__(
@@ -50,11 +51,15 @@ class Worker:
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
             try:
-                done = task()
+                self._loop.call_soon_threadsafe(self._report, task())
             except BaseException as error:
                 self._fail_stop(error)
-            else:
-                self._loop.call_soon_threadsafe(done)
+
+    def _report(self, done: Callable[[], object]) -> None:
+        try:
+            done()
+        except BaseException as error:
+            self._fail_stop(error)
 
 
 def name_thread() -> None:

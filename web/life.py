@@ -102,9 +102,11 @@ class Life:
         self._end(0)
 
     def _fail_stop(self, error: BaseException) -> NoReturn:
-        stepper = self.service.stepper
-        self._note("failed", 0.0 if stepper is None else stepper.stalled_for())
-        fail_stop(error, self._end)
+        try:
+            stepper = self.service.stepper
+            self._note("failed", 0.0 if stepper is None else stepper.stalled_for())
+        finally:
+            fail_stop(error, self._end)
 
     def _note(self, ending: takeover_history.Ending, silent: float = 0.0) -> None:
         if self._settings.database is not None:

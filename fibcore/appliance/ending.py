@@ -1,4 +1,8 @@
-"""The one place where a process exits: its statuses, and the messages with the reason."""
+"""The one place where a process exits: its statuses, and the messages with the reason.
+
+**The exit depends on nothing that can fail**: without a log, a thread or memory it comes without a
+message. Otherwise a process that can't go on would stay, hold the writer's lock, and look alive.
+"""
 
 import logging
 import os
@@ -47,8 +51,10 @@ def end_at_once(status: int) -> NoReturn:
     Python's own exit would wait for threads, and one may be opening the store, or making a commit
     that nobody waits for. Only the end of the process releases the writer's lock.
     """
-    logging.shutdown()
-    os._exit(status)
+    try:
+        logging.shutdown()
+    finally:
+        os._exit(status)
 
 
 def end_interrupted() -> None:
@@ -60,29 +66,32 @@ def end_interrupted() -> None:
 def end_invalid(error: Problem, end: End = end_at_once) -> NoReturn:
     """End the process because of a problem that needs an operator: settings, or the database."""
     status = EXIT_SETTINGS_INVALID if error.status == os.EX_CONFIG else EXIT_DATABASE_INVALID
-    again = how_to_start_again(status)
-    logger.critical("%s %s", explain(error), again, extra=event("invalid", status=status))
-    end(status)
+    try:
+        again = how_to_start_again(status)
+        logger.critical("%s %s", explain(error), again, extra=event("invalid", status=status))
+    finally:
+        end(status)
 
 
 def fail_stop(error: BaseException, end: End = end_at_once) -> NoReturn:
     """Exit because of ``error``: a step that may be committed can't be answered."""
-    status = EXIT_COMMIT_FAILED
-    if isinstance(error, (CommitFailedError, BatchUnknowableError)):
-        logger.critical("%s", explain(error), extra=event("commit failed"))
-    elif isinstance(error, IndexRegressedError):
-        logger.critical("%s", explain(error), extra=event("fell back"))
-        # The next process would hand out indexes a second time, so a person must decide.
-        status = EXIT_DATABASE_INVALID
-    else:
-        logger.critical(
-            "A step that may be committed can't be answered: %r. The process exits, so that the "
-            "next one resumes at the committed index.",
-            error,
-            exc_info=error,
-            extra=event("commit failed"),
-        )
-    end(status)
+    # The next process would hand out indexes a second time, so a person must decide.
+    status = EXIT_DATABASE_INVALID if isinstance(error, IndexRegressedError) else EXIT_COMMIT_FAILED
+    try:
+        if isinstance(error, IndexRegressedError):
+            logger.critical("%s", explain(error), extra=event("fell back"))
+        elif isinstance(error, (CommitFailedError, BatchUnknowableError)):
+            logger.critical("%s", explain(error), extra=event("commit failed"))
+        else:
+            logger.critical(
+                "A step that may be committed can't be answered: %r. The process exits, so that "
+                "the next one resumes at the committed index.",
+                error,
+                exc_info=error,
+                extra=event("commit failed"),
+            )
+    finally:
+        end(status)
 
 
 NOT_ENOUGH: Final = (

@@ -49,8 +49,9 @@ def note_ending(database: Path, ending: Ending, silent: float = 0.0) -> None:
     """
     note = (database, ending, time.time() - silent)
     thread = threading.Thread(target=_note, args=note, daemon=True)
-    thread.start()
-    thread.join(NOTE_SECONDS)
+    with contextlib.suppress(RuntimeError, MemoryError):  # No more threads.
+        thread.start()
+        thread.join(NOTE_SECONDS)
 
 
 def _note(database: Path, ending: Ending, since: float) -> None:

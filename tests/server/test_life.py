@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -133,6 +135,41 @@ def test_a_failed_commit_ends_the_life_and_is_noted(database: Path) -> None:
     fail_stop = life_with(database).service._fail_stop
     assert status_of(lambda: fail_stop(error)) == EXIT_COMMIT_FAILED
     assert ending_of(database) == "failed"
+
+
+@pytest.mark.proves("5", "it ends without a thread, memory or a log, too")
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("threading.Thread.start", RuntimeError("can't start new thread")),
+        ("fibcore.appliance.takeover_history.time.time", MemoryError()),
+        ("fibcore.appliance.ending.logger.critical", MemoryError()),
+        ("fibcore.appliance.ending.explain", MemoryError()),
+    ],
+)
+def test_a_failed_commit_ends_the_life_whatever_else_fails(
+    database: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    fail_stop = life_with(database).service._fail_stop
+    with monkeypatch.context() as patch:
+        patch.setattr(where, fail)
+        status = status_of(lambda: fail_stop(CommitFailedError(database, 1, "no")))
+    assert status == EXIT_COMMIT_FAILED
+
+
+@pytest.mark.proves("5", "it ends without a thread…")
+@pytest.mark.processes
+def test_the_end_does_not_depend_on_the_log() -> None:
+    program = """
+import logging
+from fibcore.appliance.ending import end_at_once
+logging.shutdown = None
+end_at_once(74)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 74
 
 
 def test_a_life_stands_by_serves_and_drains(database: Path) -> None:

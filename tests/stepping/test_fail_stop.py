@@ -86,6 +86,10 @@ def test_without_fail_stop_a_failed_commit_would_be_answered(
         assert (it.answers, it.store.index) == ([("a", 1, None)], 0)
 
 
+def raising_memory_error() -> NoReturn:
+    raise MemoryError
+
+
 class NoMemory:
     index = 0
     current = b"0"
@@ -114,6 +118,29 @@ def test_a_committed_step_that_is_not_answered_stops_the_process(
         assert [type(each) for each in it.failures] == [error]
         assert it.answers == []
         it.stepper.close()
+
+
+@pytest.mark.proves("5", "nothing is answered when the step is on disk…")
+def test_what_fails_between_a_commit_and_its_answers_stops_the_process(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Harness(loop) as it:
+        monkeypatch.setattr(it.stepper, "_go_on", raising_memory_error)
+        it.ask("a")
+        loop.settle()
+        assert [type(each) for each in it.failures] == [MemoryError]
+
+
+def test_steps_that_no_commit_takes_up_are_seen_to_wait(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.set_exception_handler(lambda *_: None)
+    with Harness(loop) as it:
+        monkeypatch.setattr(it.stepper, "_begin", raising_memory_error)
+        it.ask("a")
+        loop.settle()
+        loop.pass_time(12.0)
+        assert it.stepper.stalled_for() == 12.0
 
 
 @pytest.mark.parametrize(

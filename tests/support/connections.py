@@ -67,7 +67,8 @@ class Failures(list[BaseException]):
         self._loop = loop
 
     def fail_stop(self, error: BaseException) -> NoReturn:
-        self.append(error)
+        if error not in self:  # A process ends once: no caller sees what this raises.
+            self.append(error)
         self._loop.stirred.set()
         if threading.current_thread() is not threading.main_thread():
             threading.Event().wait()
