@@ -87,6 +87,11 @@ class SqliteStore:
         # A writing connection moves the WAL into the database when it is closed, and rolls back a
         # journal. A file that may turn out to be invalid is therefore read first.
         with contextlib.closing(sqlite_file.connect(path, mode="ro")) as reader:
+            # What was written at "off" may be in the page cache alone; what is committed from now
+            # on rests on it. Before SQLite takes a lock: closing any descriptor of a file drops the
+            # locks of its process (fcntl(2)).
+            with sqlite_file.explained(path):
+                sqlite_file.sync(path)
             self._index = sqlite_file.verify(reader, path)
             index = Evidence.of(path).resume_index(self._index)
             # While this reader is open, the writer need not read the WAL again.

@@ -157,3 +157,40 @@ def test_the_space_of_the_wal_would_be_gone_without_a_sync() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + OPENED)
         assert not files.wal_path(database).exists()
+
+
+# Served at another level before
+
+FULL_AFTER_OFF: Final = (
+    """
+from fibcore.idempotency_key import key_of
+store = SqliteStore(database, "off")
+for number in range(51, 351):
+    store.advance(1, keys={key_of(b'"50:%016d"' % number): 1})
+store.close()
+store = SqliteStore(database)
+store.advance(1)
+"""
+    + KILLED
+)
+
+SYNCS_NO_DATABASE: Final = """
+sync = sqlite_file.sync
+sqlite_file.sync = lambda path: None if path == database else sync(path)
+"""
+
+
+@pytest.mark.proves("durability", "`full`, after `off`", "nothing that was committed at either")
+def test_what_was_committed_at_off_stands_when_it_is_served_at_full() -> None:
+    with volume() as disk:
+        assert verified_index(run_and_cut(disk, SERVED, FULL_AFTER_OFF)) == 351
+
+
+@pytest.mark.proves(
+    "durability", "`full`, after…", control="the database is not synced at the start: it is ruined"
+)
+def test_a_database_written_at_off_would_be_ruined_if_it_were_not_synced() -> None:
+    with volume() as disk:
+        database = run_and_cut(disk, SERVED, SYNCS_NO_DATABASE + FULL_AFTER_OFF)
+        with pytest.raises(DatabaseInvalidError, match="corrupt"):
+            verified_index(database)

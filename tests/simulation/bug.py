@@ -23,6 +23,8 @@ class Bug(NamedTuple):
     """Of the engine; empty: chosen at random."""
     also: tuple["Bug", ...] = ()
     """Planted together with it: other protections against the same harm are removed."""
+    levels: tuple[str, ...] = ("full",)
+    """Of durability, if there are ``client_kinds``."""
 
     def plan_of(self, seed: int) -> Plan:
         """Return the plan with which a seed should find the defect."""
@@ -36,4 +38,4 @@ class Bug(NamedTuple):
             replace(each, kind=kinds[number % len(kinds)])
             for number, each in enumerate(plan.clients)
         )
-        return replace(plan, clients=clients, levels=("full",))
+        return replace(plan, clients=clients, levels=self.levels)

@@ -45,10 +45,14 @@ class History:
         """By how much an operator has raised the index."""
         self.pending_keys: dict[str, float] = {}
         """Unresolved idempotency keys, and when each was first sent."""
+        self.repeated_keys: dict[str, float] = {}
+        """Answered keys that are being sent again, and since when."""
         self.key_answers: dict[str, Answer | None] = {}
         """The first definite answer to each key."""
         self.final_statuses: list[int] = []
         """The statuses of the final requests; 0 for no answer."""
+        self.losses: list[float] = []
+        """When steps, and keys with them, may have been lost, as the level of durability allows."""
         self.in_flight: dict[str, tuple[float, list[Endpoint]]] = {}
         """Outstanding requests by client: since when, and to which endpoints."""
 
@@ -59,6 +63,8 @@ class History:
             Violation: a key made more than one step, or its answer changed while it was kept.
         """
         first = self.key_answers[key]
+        if self.losses:
+            return
         if is_dropped(answer):
             if len(self.key_answers) <= self._max_keys and not self._may_drop:
                 raise Violation(
@@ -77,6 +83,11 @@ class History:
             self.key_answers[key] = answer
         elif answer.status != first.status or (answer.status == 200 and answer != first):
             raise Violation(f"the key {key} was answered {first}, then {answer}")
+
+    def record_unknown(self, start: float) -> None:
+        """Record a step that may have been made at any time since ``start``."""
+        times = (start, *(each for each in self.losses if each > start))
+        self.operations += [Operation("next", each) for each in times]
 
     def skip_indexes(self, when: float, steps: int) -> None:
         """Record skipped indexes, as if that many steps had got no answer."""
@@ -388,17 +399,27 @@ def step_by_key(client: Client, plan: ClientPlan, askers: Sequence[Client]) -> N
         asked.append((key, expected))
         answers = ask_until_resolved(askers, key, expected)
         del history.pending_keys[key]
-        if all(map(is_dropped, answers)):  # The outcome is unknown.
-            client.record("next", None, start, None)
+        if all(map(is_dropped, answers)) or history.losses:  # The outcome is unknown.
+            history.record_unknown(start)
         else:
             first = next(answer for answer in answers if not is_dropped(answer))
             client.record("next", expected, start, first)
-        since = max(since, *(answer.index or 0 for answer in answers))
+        since = max(0 if history.losses else since, *(answer.index or 0 for answer in answers))
         if random.random() < 0.3:
-            ask_until_resolved([client], key, expected)
+            repeat([client], key, expected)
         client.pause_randomly(plan)
     for key, expected in random.sample(asked, min(len(asked), 3)):
-        ask_until_resolved(askers[-1:], key, expected)
+        repeat(askers[-1:], key, expected)
+
+
+def repeat(askers: Sequence[Client], key: str, expected: int | None) -> None:
+    """Send an answered key again. It makes no step, unless the first was lost."""
+    history = askers[0].history
+    start = history.repeated_keys[key] = askers[0].process.world.now
+    ask_until_resolved(askers, key, expected)
+    del history.repeated_keys[key]
+    if history.losses:
+        history.record_unknown(start)
 
 
 def ask_until_resolved(askers: Sequence[Client], key: str, expected: int | None) -> list[Answer]:

@@ -50,7 +50,9 @@ def judge(run: "Run") -> int:
             raise Violation(f"{name} has been waiting since {start:.3f} s")
         # The run ends before these are answered.
         history.operations += [Operation(each, start) for each in endpoints]
-    history.operations += [Operation("next", start) for start in history.pending_keys.values()]
+    repeated = history.repeated_keys.values() if history.losses else ()
+    for start in (*history.pending_keys.values(), *repeated):
+        history.record_unknown(start)
     steps = run.check_history()
     last = run.index()
     if last > plan.max_index and not history.skipped:

@@ -205,6 +205,7 @@ class Machine:
 
     def _note_possible_loss(self, index: int, *, corrupt: bool) -> None:
         """Note that steps up to ``index`` may be lost, and the database be corrupt."""
+        self.run.history.losses.append(self.world.now)
         self.may_be_corrupt |= corrupt
         if self.may_be_corrupt:
             self.backed_up = 0

@@ -91,6 +91,16 @@ MACHINE_BUGS: Final = {
         SQLITE,
         "power cuts",
     ),
+    "what_was_written_at_off_is_never_synced": Bug(
+        SqliteStore,
+        "_open",
+        "sqlite_file.sync(path)",
+        "pass",
+        SQLITE,
+        "restarts before a power cut",
+        ("keyed",),
+        levels=("off", "full"),
+    ),
     "a_failed_sync_is_acknowledged": Bug(
         SqliteStore,
         "_commit",

@@ -57,7 +57,7 @@ class MachineRun(Run):
 
     @property
     def keeps_keys(self) -> bool:
-        return self.plan.levels == ("full",) and not self.kinds & {
+        return "full" in self.plan.levels and not self.kinds & {
             *TAMPERING,
             "lying_disk",
             "set_index",

@@ -145,6 +145,11 @@ MACHINE_COMBINATIONS: Final[Combinations] = {
         ("kill", "", 1.5, 0.0),
         ("folder_denied", "", 1.5, 2.0),
     ),
+    "restarts before a power cut": (
+        ("restart", "", 3.0, 0.0),
+        ("restart", "", 3.0, 0.0),
+        ("power_cut", "", 5.0, 0.5),
+    ),
     "killed set-index": (
         ("killed_set_index", "", 4.0, 0.0),
         ("killed_set_index", "", 9.0, 0.0),
@@ -153,6 +158,17 @@ MACHINE_COMBINATIONS: Final[Combinations] = {
     "power cuts": (("power_cut", "", 1.0, 1.0), ("power_cut", "", 4.0, 1.0)),
     "a late power cut": (("power_cut", "", 4.0, 1.0), ("power_cut", "", 9.0, 1.0)),
 }
+
+LEVELS: Final = (
+    ("full",),
+    ("full",),
+    ("normal",),
+    ("full", "normal"),
+    ("full", "off"),
+    ("full", "normal", "off"),
+    ("off",),
+)
+"""Levels of durability that the servers of a machine have in turn."""
 
 CLIENTS: Final = {
     "stepper": 4,
@@ -268,7 +284,7 @@ def plan_of(seed: int, stores: tuple[str, ...] = STORES, combination: str | None
         nodes=nodes,
         latency=chance.choice((2e-4, 1e-3, 2e-2)),
         max_index=chance.choice((10**6, 10**6, 10**6, 20)),
-        levels=chance.choice((("full",), ("full",), ("normal",), ("full", "normal"), ("off",))),
+        levels=chance.choice(LEVELS),
         wal_pages=chance.choice((5, 8, 20)),
         # The simulated database has room for few.
         max_keys=chance.choice((9, 9, 3, 8) if store == "sqlite" else (1_000, 1_000, 3, 8)),
