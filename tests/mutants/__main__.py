@@ -247,8 +247,8 @@ def report(tried: list[Tried], left: int, equivalent: int) -> bool:
     return share >= MIN_KILLED
 
 
-def try_part(part: Part, name: str, end: float, nothing: bool) -> bool:
-    """Try the mutants of a part, unless ``nothing``; report; return whether enough were killed."""
+def try_part(part: Part, name: str, end: float, list_only: bool) -> bool:
+    """Try the mutants of a part unless ``list_only``; report; return whether enough were killed."""
     print(f"---- {name}", flush=True)
     folder = BUILD / name
     with locked(folder):
@@ -259,12 +259,12 @@ def try_part(part: Part, name: str, end: float, nothing: bool) -> bool:
         command = shlex.join(
             ["-x", "-q", "-p", "no:cacheprovider", "-p", "xdist.plugin", *part.tests]
         )
-        timeout = 0.0 if nothing else 10 + 2 * seconds_of(command)
+        timeout = 0.0 if list_only else 10 + 2 * seconds_of(command)
         tried: list[Tried] = []
         left = equivalent = 0
         for module in sorted({path for pattern in part.modules for path in Path().glob(pattern)}):
             with Session(module, part.share, folder) as session:
-                if not nothing:
+                if not list_only:
                     session.run(command, timeout, end)
                 tried += session.tried
                 left += session.left
