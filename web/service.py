@@ -22,6 +22,7 @@ from fibcore.catching_up import advance_to, is_near
 from fibcore.events import event
 from fibcore.numbers.queue import NumberQueue
 from fibcore.problems import (
+    IndexPastLimitError,
     StoreProblem,
     StoreUnavailableError,
     explain,
@@ -92,6 +93,9 @@ class Service(Backend):
         self._problem: StoreUnavailableError | None = None
         """Why the store is not open yet."""
         self._open_store = open_store
+        self._past_limit: Store | None = None
+        """The open store, if its index exceeds ``FIB_MAX_INDEX``. To open it again each second
+        would write as much as a takeover does."""
         self._near = near
         self._on_serving = on_serving
         self._fail_stop = fail_stop
@@ -123,10 +127,12 @@ class Service(Backend):
     def _take_up(self) -> tuple[Store, Sequence]:
         """Open the store, and compute the number at its index."""
         settings = self.settings
-        store = self._open_store()
+        store, self._past_limit = self._past_limit or self._open_store(), None
         try:
             index = store.read()
             problem = settings.problem_at(index)
+            if isinstance(problem, IndexPastLimitError):
+                self._past_limit = store
             if problem is not None:
                 raise problem
             sequence = self._near()
@@ -134,7 +140,8 @@ class Service(Backend):
                 sequence = Sequence(index, integers=settings.integers)
             advance_to(sequence, index)
         except BaseException:
-            store.close()
+            if self._past_limit is None:
+                store.close()
             raise
         return store, sequence
 

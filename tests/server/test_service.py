@@ -60,6 +60,34 @@ async def test_a_usable_store_is_served_without_a_problem() -> None:
 
 
 @in_a_loop
+async def test_a_store_past_the_largest_index_is_opened_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Opening writes as much as a takeover does, and it is tried each second."""
+    reads: list[BlockingStore] = []
+
+    def read(store: BlockingStore) -> int:
+        reads.append(store)
+        if len(reads) == 3:
+            raise StoreUnavailableError("an engine", "it did not reply")
+        return 10**9 if len(reads) < 5 else 7
+
+    monkeypatch.setattr(BlockingStore, "read", read)
+    opener = Opener()
+    service = service_of(opener)
+    async with service:
+        assert service.reason is not None
+        await until_it_serves(service)
+        assert service.snapshot is not None
+        assert service.snapshot.index == 7
+    assert len(reads) == 5
+    # At first, and after the error of one that was open.
+    assert opener.tried.acquire(blocking=False)
+    assert opener.tried.acquire(blocking=False)
+    assert not opener.tried.acquire(blocking=False)
+
+
+@in_a_loop
 async def test_a_read_of_an_exclusive_store_is_answered_at_once() -> None:
     """Without a store, the result is None."""
     looks: list[int | None] = []
