@@ -12,7 +12,7 @@ from fibcore.problems import (
     StoreNotThereError,
 )
 from fibcore.stores import sqlite_file
-from fibcore.stores.files import is_there
+from fibcore.stores.files import high_water_mark_path, is_there, lock_path
 
 
 def check_target(target: Path) -> None:
@@ -28,6 +28,12 @@ def check_target(target: Path) -> None:
         raise NoFolderError(target, f"this user may not write to {target.parent}")
     with sqlite_file.explained(target):
         exists = is_there(target)
+        # A copy has no files of its own; a server would go on writing to the file that is replaced.
+        beside = [
+            each for each in (lock_path(target), high_water_mark_path(target)) if is_there(each)
+        ]
+    if beside:
+        raise InTheWayError(target, f"a server has used it ({beside[0].name} is beside it)")
     if exists:
         try:
             sqlite_file.verify_file(target)

@@ -415,6 +415,24 @@ def test_a_backup_never_takes_the_place_of_something_else(database: Path, tmp_pa
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("suffix", [".lock", ".mark"])
+def test_a_backup_never_takes_the_place_of_another_database(
+    database: Path, tmp_path: Path, suffix: str
+) -> None:
+    make(database, 50)
+    other = tmp_path / "other" / "fibcore.db"
+    other.parent.mkdir()
+    with closing(SqliteStore(other)) as store:
+        store.commit(7)
+        files.lock_path(other).touch()
+        for each in {".lock", ".mark"} - {suffix}:
+            other.with_name(f"{other.name}{each}").rename(tmp_path / each)
+        with pytest.raises(InTheWayError, match=f"fibcore.db{suffix} is beside it"):
+            SqliteOpener(database).backup(other)
+        assert store.advance(1) == 8
+    assert sqlite_file.verify_file(other) == 8
+
+
 def test_a_file_that_a_person_has_named_new_is_left_alone(database: Path, tmp_path: Path) -> None:
     """It may be the next database, or an earlier copy."""
     for path in (database, tmp_path / "copy.db"):
