@@ -131,7 +131,8 @@ class SqliteOpener:
             if before is not None:
                 kept = None
                 with contextlib.closing(SqliteStore(database)) as store:
-                    store.set_index(index)
+                    if index != before:  # Otherwise nothing is set, and no key is dropped.
+                        store.set_index(index)
                 _move_high_water_mark(database, index)
             else:
                 # The mark first: until the file is written, a missing or older one is then invalid.

@@ -178,7 +178,7 @@ def test_a_copy_has_the_keys_of_its_steps_and_no_space_for_more(database: Path) 
 
 
 @pytest.mark.proves("2", "keys after `set-index`, a power cut, an older version, damage")
-@pytest.mark.parametrize("index", [7, 2, 1])
+@pytest.mark.parametrize("index", [7, 3, 1])
 def test_who_sets_the_index_drops_all_keys(database: Path, index: int) -> None:
     with closing(SqliteStore(database)) as store:
         step(store, key(1), key(2))
@@ -186,6 +186,16 @@ def test_who_sets_the_index_drops_all_keys(database: Path, index: int) -> None:
     with closing(SqliteStore(database)) as store:
         assert found(store, key(1), key(2)) == {key(1): None, key(2): None}
         assert step(store, key(3, since=index)) == index + 1
+
+
+@pytest.mark.proves("2", "keys after `set-index`, a power cut, an older version, damage")
+def test_who_sets_the_index_that_it_has_drops_no_key(database: Path) -> None:
+    with closing(SqliteStore(database)) as store:
+        step(store, key(1), key(2))
+    SqliteOpener(database).set_index(2)
+    with closing(SqliteStore(database)) as store:
+        assert found(store, key(1), key(2)) == {key(1): 1, key(2): 2}
+        assert step(store, key(3)) == 3
 
 
 @pytest.mark.proves("2", "keys after `set-index`, a power cut, an older version, damage")

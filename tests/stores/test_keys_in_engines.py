@@ -140,6 +140,15 @@ def test_who_sets_the_index_drops_all_keys(made: EngineOpener, index: int) -> No
         assert step(store, key(3, since=index)) == index + 1
 
 
+@pytest.mark.proves("shared", "who sets the index that it has drops no key")
+def test_who_sets_the_index_that_it_has_drops_no_key(made: EngineOpener) -> None:
+    with closing(made.open()) as store:
+        assert step(store, key(1), key(2)) == 2
+    assert made.set_index(2).before == 2
+    with closing(made.open()) as store:
+        assert found(store, key(1), key(2)) == {key(1): 1, key(2): 2}
+
+
 def without_keys(engine: Engine, sequence: str) -> None:
     """Have the sequence be as one that was made before there were keys."""
     if isinstance(engine, Postgresql):
