@@ -7,6 +7,7 @@ ends, however that happens. The file holds the process id of its last holder, fo
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,9 @@ from fibcore.stores.files import lock_path
 
 LOCKS: Final = Path("/proc/locks")
 MOUNTS: Final = Path("/proc/self/mountinfo")
+
+TEST_SECONDS: Final = 0.001  # pragma: no mutate number: a chosen figure
+"""Time for ``server_of`` in another process to release the lock."""
 
 
 def server_of(database: Path) -> int | None:
@@ -27,7 +31,7 @@ def server_of(database: Path) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        # The only way to test the lock is to take it. A server that starts at this moment waits.
+        # The only way to test the lock is to take it. ``WriterLock.acquire`` tries again then.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _named_in(fd) or 0
@@ -104,7 +108,10 @@ class WriterLock:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
-                return False
+                if self._is_held():
+                    return False
+                time.sleep(TEST_SECONDS)
+                continue
             if self._is_current():
                 break
             # The file was deleted or replaced while we waited, so our lock protects nothing. Open
@@ -116,6 +123,15 @@ class WriterLock:
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, os.pwrite(self._fd, b"%d\n" % os.getpid(), 0))
         return True
+
+    def _is_held(self) -> bool:
+        """Whether a writer holds it. ``server_of`` has it for a moment, shared."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return False
 
     def _is_current(self) -> bool:
         try:

@@ -203,6 +203,9 @@ def _file(fd: int) -> OpenFile:
 def _flock(fd: int, flags: int) -> None:
     file = _file(fd)
     inode = file.inode
+    if flags & real_fcntl.LOCK_UN:
+        unlock(file)
+        return
     alone = bool(flags & real_fcntl.LOCK_EX)
     calling_machine_process().disk.pause(1e-5)
     while any(each is not file and (alone or theirs) for each, theirs in inode.locks.items()):

@@ -1,5 +1,6 @@
 """The lock that makes one process the only writer."""
 
+import fcntl
 import os
 import re
 import stat
@@ -59,6 +60,19 @@ def can_be_taken(database: Path) -> bool:
         return lock.acquire(wait=False)
     finally:
         lock.release()
+
+
+def test_who_tests_the_lock_is_not_taken_for_its_holder(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``server_of`` holds it for a moment, shared."""
+    lock = WriterLock(database)
+    with lock_path(database).open() as tested:
+        fcntl.flock(tested, fcntl.LOCK_SH)
+        monkeypatch.setattr("fibcore.stores.lock.time.sleep", lambda _: tested.close())
+        assert lock.acquire(wait=False)
+    assert not can_be_taken(database)
+    lock.release()
 
 
 def test_one_alone_can_hold_the_lock(database: Path) -> None:
