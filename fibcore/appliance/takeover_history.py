@@ -47,7 +47,7 @@ def note_ending(database: Path, ending: Ending, silent: float = 0.0) -> None:
     Args:
         silent: seconds since it last answered.
     """
-    note = (database, ending, time.time() - silent)
+    note = (database, ending, time.monotonic() - silent)
     thread = threading.Thread(target=_note, args=note, daemon=True)
     with contextlib.suppress(RuntimeError, MemoryError):  # No more threads.
         thread.start()
@@ -68,10 +68,11 @@ def record(database: Path, seconds: float | None) -> Takeovers:
     """
     known, ending, since = _read(database)
     if seconds is not None:
-        now = time.time()
-        # The clock may have been set in the meantime: it took at least as long as the takeover.
+        # A clock that nobody sets, and that all processes since the boot share. A note from before
+        # it counts for nothing: what is known is how long the takeover took.
+        now = time.monotonic()
         seconds = max(seconds, now - (since or now))
-        known = Takeovers(known.number + 1, now, ending or "killed", seconds)
+        known = Takeovers(known.number + 1, time.time(), ending or "killed", seconds)
     if seconds is not None or ending is not None:
         _write(database, known)
     return known

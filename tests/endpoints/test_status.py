@@ -237,6 +237,19 @@ def test_a_takeover_counts_from_the_last_answer_of_a_server_that_hung(database: 
     assert takeover_history.record(database, 0.012).seconds == 0.012
 
 
+@pytest.mark.proves("system", "the clock is set, back…")
+def test_a_clock_that_is_set_makes_no_takeover_longer(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note_ending(database, "killed")
+    tomorrow = time.time() + 86_400
+    monkeypatch.setattr("fibcore.appliance.takeover_history.time.time", lambda: tomorrow)
+    known = takeover_history.record(database, 0.012)
+    assert known.at == tomorrow
+    assert known.seconds is not None
+    assert known.seconds < 3_600
+
+
 def test_the_ending_of_the_previous_server_is_reported_once(database: Path) -> None:
     for number, ending in enumerate(["hung", "failed", "stopped"], 1):
         note_ending(database, ending)  # type: ignore[arg-type]

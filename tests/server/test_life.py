@@ -142,7 +142,7 @@ def test_a_failed_commit_ends_the_life_and_is_noted(database: Path) -> None:
     ("where", "error"),
     [
         ("threading.Thread.start", RuntimeError("can't start new thread")),
-        ("fibcore.appliance.takeover_history.time.time", MemoryError()),
+        ("fibcore.appliance.takeover_history.time.monotonic", MemoryError()),
         ("fibcore.appliance.ending.logger.critical", MemoryError()),
         ("fibcore.appliance.ending.explain", MemoryError()),
     ],
