@@ -362,7 +362,12 @@ class SqliteStore:
     def _report_wal(self) -> None:
         """Log each time that the WAL has doubled past its space, and when it is back.
 
-        It can't restart while anybody reads it.
+        It can't restart while anybody reads it, nor while it can't be moved into the database.
+        SQLite ignores errors of the checkpoints that it makes after commits: under ``full`` they do
+        no harm, since the WAL is on the disk, and is moved again.
+
+        Raises:
+            CommitFailedError: it can't be moved into the database.
         """
         try:
             size = files.wal_path(self._path).stat().st_size
@@ -370,6 +375,10 @@ class SqliteStore:
             return
         if size >= 2 * self._wal_reported:
             self._wal_reported = size
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            except sqlite3.Error as error:
+                raise CommitFailedError(self._path, self._index, str(error)) from error
             logger.warning(
                 "The WAL of %s has grown to %d bytes, because another program keeps a read "
                 "transaction open. Nothing is lost, and steps go on until the disk is full. End "

@@ -396,6 +396,11 @@ class Connection:
             self._checkpoint(shared)
         return Cursor([(0, len(shared.frames), shared.checkpointed)])
 
+    def passive_checkpoint(self) -> Cursor:
+        assert self._shared is not None
+        self._checkpoint(self._shared)
+        return Cursor()
+
     def set(self, name: str, value: str) -> Cursor:
         if name == "synchronous":
             self._synchronous = value
@@ -468,6 +473,7 @@ STATEMENTS: Final[list[tuple[str, Callable[..., Cursor]]]] = [
     ("BEGIN ?(IMMEDIATE)?", Connection.begin),
     ("COMMIT", Connection.commit),
     (r"PRAGMA wal_checkpoint\(RESTART\)", Connection.wal_checkpoint),
+    (r"PRAGMA wal_checkpoint\(PASSIVE\)", Connection.passive_checkpoint),
     ("PRAGMA journal_mode = wal", Connection.journal_mode),
     ("VACUUM", lambda _: Cursor()),
     ("PRAGMA application_id", Connection.application_id),

@@ -5,10 +5,13 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fibcore.problems import CommitFailedError
 from fibcore.stores import files, sqlite, sqlite_file
 from fibcore.stores.sqlite import WAL_PAGES, SqliteStore, Synchronous
 from tests.stores.conftest import index_on_disk
@@ -130,6 +133,29 @@ def test_a_wal_that_a_reader_lets_grow_is_reported_and_shrinks(
         assert files.wal_path(database).stat().st_size == reserve
         assert f"is back at {reserve} bytes" in caplog.text
         assert index_on_disk(database) == store.read() == 8 * WAL_PAGES
+
+
+class Unmoved(sqlite3.Connection):
+    """The WAL can't be moved into the database; SQLite ignores that after a commit."""
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if statement == "PRAGMA wal_checkpoint(PASSIVE)":
+            raise sqlite3.OperationalError("disk I/O error")
+        if statement.startswith("PRAGMA wal_autocheckpoint"):
+            statement = "PRAGMA wal_autocheckpoint = 0"
+        return super().execute(statement, *values)
+
+
+@pytest.mark.proves("5", "the WAL grows because it can't be moved into the database")
+def test_a_wal_that_can_not_be_moved_into_the_database_ends_the_server(
+    database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No program is blamed for it, and the WAL does not grow until the disk is full."""
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Unmoved))
+    with closing(SqliteStore(database, "off")) as store:
+        with pytest.raises(CommitFailedError, match="disk I/O error"):
+            all(store.advance(1) for _ in range(6 * WAL_PAGES))
+        assert "another program" not in caplog.text
 
 
 def test_a_wal_whose_size_is_unknown_keeps_nobody_from_committing(database: Path) -> None:
