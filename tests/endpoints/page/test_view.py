@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, ViewportSize, expect
 
 from fibcore.stores import files, sqlite_file
 from tests.endpoints.page.viewer import PATIENCE, Viewer
+from tests.support.implementations import serving
 from tests.support.servers import Client, ServerProcess
 from tests.support.waiting import until
 
@@ -108,6 +109,15 @@ def test_the_page_is_accessible_and_fits_at_each_size(
                 assert found.violations_count == 0, found.generate_report()
         viewer.page.evaluate("document.querySelector('#next').textContent = ''")
         assert Axe().run(viewer.page).violations_count > 0  # The control.
+
+
+def test_the_longest_index_fits_a_narrow_window(viewer: Viewer, tmp_path: Path) -> None:
+    """320 px: a window of 1280 px at a zoom of 400 % (WCAG 2.1, 1.4.10)."""
+    with serving(tmp_path, 2**63 - 1, FIB_INTEGERS="uint64") as client:
+        viewer.page.set_viewport_size({"width": 320, "height": 256})
+        viewer.opens(client)
+        viewer.sees("#index", f"{2**63 - 1:,}")
+        assert viewer.page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
 def test_the_page_can_be_used_with_the_keyboard_alone(viewer: Viewer, client: Client) -> None:
