@@ -85,3 +85,14 @@ def test_a_look_up_overtaken_by_a_later_one_is_not_shown(viewer: Viewer, still: 
     viewer.page.evaluate("fetch('health').then(() => 0)")
     viewer.sees("#found", "F(20) has 4 digits.")
     assert ends(viewer) == ("6765", "")
+
+
+def test_a_page_of_a_proxy_is_not_shown_as_a_number(viewer: Viewer, still: Client) -> None:
+    viewer.opens(still)
+    viewer.page.route(
+        "**/numbers/*",
+        lambda route: route.fulfill(status=200, content_type="text/html", body="Log in"),
+    )
+    look_up(viewer, "20")
+    viewer.sees_at("#found", "The reply is not from fibcore")
+    expect(viewer.page.locator("#looked")).to_be_hidden()

@@ -68,6 +68,41 @@ def test_a_click_whose_answers_are_lost_steps_once(viewer: Viewer, client: Clien
 
 
 @pytest.mark.proves("client", "the page asks again for…")
+def test_a_200_of_another_is_no_answer_to_a_step(viewer: Viewer, client: Client) -> None:
+    def log_in(route: Route) -> None:
+        route.fetch()
+        route.fulfill(status=200, content_type="text/html", body="Log in")
+
+    viewer.opens(client)
+    viewer.sees("#index", "24,998")
+    asked = keys(viewer)
+    viewer.page.route("**/next", log_in, times=1)
+    viewer.clicks("Next number")
+    viewer.sees("#message", "Stepped to F(24,999).")
+    assert client.index == 24_999
+    assert len(asked) == 2
+    assert len(set(asked)) == 1
+    assert viewer.said == []
+
+
+@pytest.mark.parametrize("integers", ["exact", "uint64"])
+def test_the_weak_tag_of_a_proxy_that_compresses_has_the_index(
+    viewer: Viewer, tmp_path: Path, integers: str
+) -> None:
+    def compress(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(
+            response=answer, headers={**answer.headers, "etag": f"W/{answer.headers['etag']}"}
+        )
+
+    with serving(tmp_path, 7, FIB_INTEGERS=integers) as client:
+        viewer.page.route("**/next", compress)
+        viewer.opens(client)
+        viewer.clicks("Next number")
+        viewer.sees("#message", "Stepped to F(8).")
+
+
+@pytest.mark.proves("client", "the page asks again for…")
 def test_a_step_that_was_given_up_is_asked_for_at_the_next_click(
     viewer: Viewer, client: Client
 ) -> None:

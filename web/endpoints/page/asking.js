@@ -2,6 +2,9 @@
 // key (Idempotency-Key) until its outcome is known.
 
 export const NO_ANSWER = "The server did not answer.";
+const FOREIGN = "The reply is not from fibcore: a proxy may have answered, for example with a page to log in.";
+/** The ETag of a number as text, which has its index. A proxy that compresses it makes it weak. */
+const TAG = /^(?:W\/)?"(\d+)(?:-uint64)?-text"$/;
 const PATIENCE_MS = 5_000;
 /** Computing a number that nobody has requested lately takes longer. */
 const NUMBER_PATIENCE_MS = 60_000;
@@ -36,13 +39,21 @@ export async function ask(path, options = {}) {
   throw new Problem(`${answer.status}: ${problem.detail ?? answer.statusText}`, answer.status, problem.key);
 }
 
-/** The index and the digits of an answer. */
-async function numberAt(path, options = {}) {
+/** The server's answer with a number, and its index. A 200 without its ETag is another's, and proves nothing. */
+async function askNumber(path, options = {}) {
   const answer = await ask(path, { ...options, headers: { Accept: "text/plain", ...options.headers } });
+  const tag = TAG.exec(answer.headers.get("ETag"));
+  if (tag === null) throw new Problem(FOREIGN);
+  return { answer, index: tag[1] };
+}
+
+/** The index and the digits of an answer. */
+async function numberAt(path, options) {
+  const { answer, index } = await askNumber(path, options);
   const digits = await answer.text().catch(() => {
     throw new Problem(NO_ANSWER);
   });
-  return { index: /^"(\d+)/.exec(answer.headers.get("ETag"))[1], digits };
+  return { index, digits };
 }
 
 export const current = () => numberAt("current", { signal: null });
@@ -56,7 +67,7 @@ export function endsOf(digits) {
 /** The ends of F(`index`). It is read in pieces, of which only its ends are kept. */
 export async function lookUp(index) {
   const signal = AbortSignal.timeout(NUMBER_PATIENCE_MS);
-  const answer = await ask(`numbers/${index}`, { cache: "default", headers: { Accept: "text/plain" }, signal });
+  const { answer } = await askNumber(`numbers/${index}`, { cache: "default", signal });
   const found = { digits: 0, first: "", last: "" };
   const ascii = new TextDecoder();
   const pieces = answer.body.getReader();
