@@ -111,6 +111,13 @@ def test_a_user_agent_can_not_forge_a_log_line(caplog: pytest.LogCaptureFixture)
     assert json.loads(text.partition("0.000400 ")[2]) == line["agent"]
 
 
+def test_a_target_can_not_end_the_quoted_request(caplog: pytest.LogCaptureFixture) -> None:
+    text, line = logged(caplog, head_of('/a"200\\'))
+    assert line["target"] == '/a"200\\'
+    quoted = text.partition(" - ")[2].rpartition(" 200 13 ")[0]
+    assert json.loads(quoted) == 'GET /a"200\\ HTTP/1.1'
+
+
 @pytest.mark.proves(
     "system",
     "nobody reads the log, and clients send targets of 15 kB, with an access log",

@@ -149,9 +149,12 @@ class _TextLines:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
 
     def request(self, head: Head | None, agent: str) -> str:
-        """The request and the user agent, separated by a null character, where the result goes."""
+        """The request and the user agent, separated by a null character, where the result goes.
+
+        Both are quoted as in JSON: a client sends them.
+        """
         asked = "-" if head is None else f"{head.method} {target_of(head)} HTTP/{head.version}"
-        return f'"{asked}"\0{json.dumps(agent or "-")}'
+        return f"{json.dumps(asked, ensure_ascii=False)}\0{json.dumps(agent or '-')}"
 
     def line(self, moment: str, milliseconds: int, note: Note) -> str:
         """The complete line."""
