@@ -19,6 +19,7 @@ from fibcore.appliance.heartbeat import STARTING_SECONDS, Heartbeat, longest_tur
 from fibcore.appliance.settings import Settings
 from fibcore.events import event
 from fibcore.problems import StoreSettingError
+from fibcore.stores import file_system
 from web.app import create_app
 from web.endpoints.record import VERSION
 from web.endpoints.table import TABLE
@@ -86,6 +87,9 @@ def main() -> NoReturn:
         settings, max_connections=process.allow_connections(settings.max_connections)
     )
     inherited = process.inherited_socket()
+    risk = file_system.warning_at(settings.database)
+    if risk is not None:
+        logger.warning("%s", risk.explain(settings.where), extra=event("weakness"))
     if settings.answered_hosts is None:
         logger.warning("%s", _any_host(settings), extra=event("any host"))
     if settings.integers == "uint64":

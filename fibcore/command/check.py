@@ -21,6 +21,7 @@ from fibcore.problems import (
     StoreSettingError,
     StoreUnavailableError,
 )
+from fibcore.stores import file_system
 from fibcore.stores.files import folder_of
 from fibcore.stores.sqlite_file import without_right
 
@@ -50,6 +51,9 @@ def report(options: argparse.Namespace) -> Report:  # noqa: ARG001
     lines = []
     if status == os.EX_OK and settings is not None:
         lines = [f"A server can start at {settings.host}, port {settings.port}: {settings.where}"]
+        risk = file_system.warning_at(settings.database)
+        if risk is not None:
+            lines.append(f"warning: {risk.explain('The database')}")
     facts = {"good": status == os.EX_OK, "problems": [each.explain() for each in problems]}
     return Report(lines, facts, tuple(problems), status)
 

@@ -49,6 +49,8 @@ class Risk(enum.Enum):
     POWER_CUT = "a power cut at the store loses the steps of the last half minute"
     RUIN = "a power cut at the store may lose or ruin all that it holds"
     RESTART = "a restart of the store loses all steps since its last snapshot, or all steps"
+    REBOOT = "a restart of the machine loses all of it"
+    SHARED = "locks and syncs may not hold: steps may be lost, or made twice"
     FAILOVER = "a failover to a replica loses the last steps"
     EVICTION = "the store may drop the sequence to make room"
     UNKNOWN = "it is unknown whether the store keeps acknowledged steps"

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Final
 
+from fibcore.stores.file_system import mount_of
 from fibcore.stores.files import lock_path
 
 LOCKS: Final = Path("/proc/locks")
-MOUNTS: Final = Path("/proc/self/mountinfo")
 
 TEST_SECONDS: Final = 0.001  # pragma: no mutate number: a chosen figure
 """Time for ``server_of`` in another process to release the lock."""
@@ -67,18 +67,8 @@ def _in_locks(path: Path) -> str:
     An inode alone may belong to a file on another device. ``st_dev`` need not be the device: Btrfs
     makes one up for each subvolume. The kernel's table of mounts has the right one.
     """
-    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        status = os.fstat(fd)
-        info = Path(f"/proc/self/fdinfo/{fd}").read_text()
-    finally:
-        os.close(fd)
-    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
-    mount = next((line.split()[1] for line in info.splitlines() if line[:7] == "mnt_id:"), None)
-    for line in MOUNTS.read_text().splitlines():
-        number, _, its_device, *_ = line.split(maxsplit=3)  # proc_pid_mountinfo(5)
-        if number == mount:
-            device = its_device
+    status, mount = mount_of(path)
+    device = mount[2] if mount else f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
     major, minor = map(int, device.split(":"))
     return f"{major:02x}:{minor:02x}:{status.st_ino}"
 

@@ -381,8 +381,9 @@ class SqliteStore:
                 raise CommitFailedError(self._path, self._index, str(error)) from error
             logger.warning(
                 "The WAL of %s has grown to %d bytes, because another program keeps a read "
-                "transaction open. Nothing is lost, and steps go on until the disk is full. End "
-                "that program, or its transaction (fuser %s shows who has the database open).",
+                "transaction open. Nothing is lost, and steps go on until the disk is full, but a "
+                "takeover rewrites the whole WAL before it serves. End that program, or its "
+                "transaction (fuser %s shows who has the database open).",
                 *(self._path, size, self._path),
                 extra=event("wal grows", bytes=size),
             )

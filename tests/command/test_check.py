@@ -13,6 +13,7 @@ import pytest
 
 from fibcore import MAX_EXACT_INDEX
 from fibcore.appliance.settings import FILE, Settings
+from fibcore.stores import DurabilityWarning, Risk, file_system
 from fibcore.stores.files import lock_path
 from tests.command.conftest import Fibcore, make
 from tests.support.ports import free_port
@@ -25,6 +26,25 @@ def port(tmp_path: Path) -> int:
     port = free_port()
     (tmp_path / FILE).write_text(f"FIB_PORT={port}\n")
     return port
+
+
+@pytest.fixture(autouse=True)
+def on_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests may keep their databases in memory, which has a warning."""
+    monkeypatch.setattr(file_system, "warning_at", lambda _: None)
+
+
+@pytest.mark.usefixtures("port")
+def test_check_warns_of_a_database_in_memory(
+    fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    risk = DurabilityWarning("the file system tmpfs", Risk.REBOOT)
+    monkeypatch.setattr(file_system, "warning_at", lambda _: risk)
+    status, output, _ = fibcore("check")
+    assert status == 0
+    assert (
+        "warning: The database is less durable than this server promises: with the file" in output
+    )
 
 
 def edit(folder: Path, line: str) -> None:

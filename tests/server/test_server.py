@@ -89,6 +89,11 @@ def test_that_uint64_numbers_are_not_exact_is_in_the_log(
         assert "integers=uint64" in server.log.text
 
 
+def warnings_in(log: str) -> list[str]:
+    """But for that of a database in memory, where tests keep theirs."""
+    return [line for line in log.splitlines() if "WARNING" in line and "tmpfs" not in line]
+
+
 def test_the_index_the_durability_and_the_integers_are_logged(
     database: Path, listener: socket.socket
 ) -> None:
@@ -98,7 +103,7 @@ def test_the_index_the_durability_and_the_integers_are_logged(
         server.client.get("/next")
         log = server.log.text
     assert "serving from index 7; synchronous=normal, integers=exact" in log
-    assert "WARNING" not in log
+    assert not warnings_in(log)
     assert "GET" not in log
 
 
@@ -114,7 +119,7 @@ def test_a_server_takes_the_descriptors_for_its_connections(
         server.wait_until_it_serves()
         soft, _ = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
         assert 2000 < soft < 4000
-        assert "WARNING" not in server.log.text
+        assert not warnings_in(server.log.text)
 
 
 def test_too_few_descriptors_are_logged_with_what_they_allow(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fibcore.stores import file_system, lock
 from fibcore.stores.files import aside_path, lock_path
 from fibcore.stores.lock import WriterLock, server_of, waiting_for
 from tests.support.disks import SmallDisk, fill
@@ -219,7 +220,7 @@ def test_that_somebody_waits_is_known_if_the_kernel_says_so(
         device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
         elsewhere = f"{os.major(status.st_dev) + 1:02x}:{os.minor(status.st_dev):02x}"
         monkeypatch.setattr("fibcore.stores.lock.LOCKS", tmp_path / "locks")
-        monkeypatch.setattr("fibcore.stores.lock.MOUNTS", tmp_path / "mounts")
+        monkeypatch.setattr("fibcore.stores.file_system.MOUNTS", tmp_path / "mounts")
         (tmp_path / "mounts").write_text("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n")
         assert waiting_for(database) is None
         holds = f"7: FLOCK  ADVISORY  WRITE 4711 {device}:{inode} 0 EOF\n"
@@ -246,12 +247,16 @@ def test_a_lock_is_of_the_device_that_the_table_of_mounts_has(
         with lock_path(database).open() as file:
             info = Path(f"/proc/self/fdinfo/{file.fileno()}").read_text()
         number = re.findall(r"^mnt_id:\s*(\d+)$", info, re.MULTILINE)[0]
-        for name, text in (
-            ("mounts", f"1{number} 0 9:9 / /a rw\n{number} 0 254:17 / /b rw - x y z\n"),
-            ("locks", f"1: -> FLOCK  ADVISORY  WRITE 4712 fe:11:{inode} 0 EOF\n"),
+        for module, name, text in (
+            (
+                file_system,
+                "mounts",
+                f"1{number} 0 9:9 / /a rw\n{number} 0 254:17 / /b rw - x y z\n",
+            ),
+            (lock, "locks", f"1: -> FLOCK  ADVISORY  WRITE 4712 fe:11:{inode} 0 EOF\n"),
         ):
             (tmp_path / name).write_text(text)
-            monkeypatch.setattr(f"fibcore.stores.lock.{name.upper()}", tmp_path / name)
+            monkeypatch.setattr(module, name.upper(), tmp_path / name)
         assert waiting_for(database) == [4712]
 
 
