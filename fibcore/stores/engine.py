@@ -1,22 +1,26 @@
 """What all engine stores share: the identity of a process, and the outcome of a batch.
 
 **The rule: a process has one identity and creates its record once; a batch is applied only if its
-record exists; a process answers no step of a batch before it knows the outcome.**
+record exists; a process answers no step of a batch before it knows the outcome, and that no copy of
+the batch can change it.**
 
 A process has one small record in the engine, under a random name, beside the index. A batch has a
 number. The transaction that moves the index writes this number and the new index into the record,
 only if the record exists and holds a lower number. So a batch that arrives twice, however late, is
-applied once; a batch that arrives after its record was removed does nothing; and a retry under the
-same number learns the outcome.
+applied once, and a batch that arrives after its record was removed does nothing.
 
 A record counts once its creation was acknowledged. If that reply is lost, the name is abandoned and
 a new one drawn: otherwise a late copy of the creation, and of a batch after it, could bring back a
 record that was removed. No record is ever created a second time. (``Identity``)
 
-Once a reply to a batch is lost, any later error leaves its outcome unknown: another lost reply, a
-revoked right, a renamed table, a changed password. The process asks again, on a new connection, for
-as long as it takes. If the record is gone by then the outcome can never be known: the process exits
-without an answer, and the next one has a new identity. (``EngineStore.advance``)
+Once the reply to a batch is lost, the batch is in doubt: a copy of it may be applied at any time,
+even one whose conditions do not hold now. So it is settled first, on a new connection: a
+transaction finds its number in the record, or writes it there without moving the index. Either way
+no copy is applied from then on. A batch settled as not applied is sent again, as a new one, once.
+Any other error leaves it in doubt: another lost reply, a revoked right, a renamed table, a changed
+password. The process asks again for as long as it takes. If the record is gone by then the outcome
+can never be known: the process exits without an answer, and the next one has a new identity.
+(``EngineStore._done``)
 
 An error reply proves that nothing was done only if it answers the single copy that was sent.
 Therefore a transaction does everything that can fail before its first write.
@@ -158,12 +162,21 @@ class EngineStore:
     def _done(self, batch: Batch) -> int:
         """Apply ``batch`` exactly once, however long it takes to learn the outcome."""
         asked = 0
-        has_lost_its_record = False
+        has_lost_its_record = is_second = False
         while True:
             is_sent = False
             try:
                 link = self._connected()
                 with self._dropping_if_it_fails():
+                    if self.doubt is not None:
+                        if reached := link.settle(batch.number):
+                            return reached
+                        doubt, self.doubt = self.doubt, None
+                        if is_second:
+                            raise EngineUnavailableError(self.where, str(doubt)) from doubt
+                        is_second = True
+                        self._number += 1
+                        batch = batch._replace(number=self._number)
                     is_sent = True
                     return link.commit(batch)
             except RecordGoneError as error:

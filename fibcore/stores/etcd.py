@@ -13,8 +13,8 @@ etcd3gw 2.7) or leave the choice to gRPC, which stays with a member that hangs. 
 member is what matters here: if one does not reply in time, the next one is tried.
 
 A transaction compares the revisions of the index and of the process's record with those seen last.
-If another process was first, it is retried with the revisions in its reply. So a delayed copy of a
-batch whose outcome has been settled finds another revision of the record, and does nothing.
+If another process was first, it is retried with the revisions in its reply. To settle a batch writes
+the record, unless the batch has, so that a delayed copy finds another revision, and does nothing.
 
 Reads are etcd's linearizable ones: a member cut off from the majority can't answer them.
 """
@@ -125,9 +125,7 @@ class EtcdLink(Link):
             self._read_all()
             is_fresh = True
         while True:
-            number, reached = self._last_batch()
-            if number == batch.number:
-                return reached
+            number, _ = self._last_batch()
             index = self._current_index()
             wanted = index + batch.steps
             conflict = self._conflict(batch, number, index, wanted)
@@ -150,9 +148,9 @@ class EtcdLink(Link):
             except EngineUnavailableError:
                 # At its space quota etcd may apply the transaction and still report that no space
                 # is left: see quotaApplierV3 in its server's apply.go.
-                if not self._has_been_done(batch):
+                if not (reached := self._reached_by(batch)):
                     raise
-                continue
+                return reached
             if revision is not None:
                 self._index = Value(str(wanted), revision)
                 self._held = Value(record, revision)
@@ -170,7 +168,7 @@ class EtcdLink(Link):
     ) -> IndexConflictError | KeyConflictError | None:
         """Why ``batch`` can't be applied at ``index``, by the cached state."""
         if (
-            number > batch.number
+            number >= batch.number
             or batch.expected not in (None, index)
             or (batch.limit is not None and wanted > batch.limit)
         ):
@@ -182,6 +180,17 @@ class EtcdLink(Link):
             except KeyConflictError as conflict:
                 return conflict
         return None
+
+    def settle(self, number: int) -> int:
+        while True:
+            last, reached = self._last_batch()
+            if last == number:
+                return reached
+            record = f"{number} 0"
+            revision = self._put({self._node_key: record})
+            if revision is not None:
+                self._held = Value(record, revision)
+                return 0
 
     def _values_of(self, made: Mapping[bytes, int], index: int, wanted: int) -> dict[str, str]:
         """The values to write for the keys of a batch."""
@@ -255,15 +264,16 @@ class EtcdLink(Link):
             raise DatabaseInvalidError(self._where, f"{self._node_key} does not hold a record")
         return int(found["number"]), int(found["reached"])
 
-    def _has_been_done(self, batch: Batch) -> bool:
-        """Whether a batch in doubt was applied.
+    def _reached_by(self, batch: Batch) -> int:
+        """The index after a batch that may have been applied; 0 if it was not.
 
         Raises:
             ReplyLostError: that can't be found out now, whatever the reason.
         """
         try:
             self._read_all()
-            return self._last_batch()[0] == batch.number
+            number, reached = self._last_batch()
+            return reached if number == batch.number else 0
         except (StoreProblem, RecordGoneError) as error:
             raise ReplyLostError(str(error)) from error
 

@@ -104,13 +104,24 @@ class Link(abc.ABC):
 
     @abc.abstractmethod
     def commit(self, batch: Batch) -> int:
-        """Apply ``batch``, or find out that it was applied; return the index after it.
+        """Apply ``batch``; return the index after it.
 
         Raises:
             IndexConflictError, KeyConflictError: it was not applied, because of its conditions or
                 keys.
             KeysUnavailableError: it was not applied, since the engine can't keep keys.
-            RecordGoneError: this request was not applied; whether an earlier one was is unknown.
+            RecordGoneError: it was not applied.
+        """
+
+    @abc.abstractmethod
+    def settle(self, number: int) -> int:
+        """See to it that no copy of the last batch, which has this number, is applied from now on.
+
+        Returns:
+            The index after the batch; 0 if it was not applied, or had neither steps nor effect.
+
+        Raises:
+            RecordGoneError: whether it was applied can't be known.
         """
 
     def drop_keys(self, keep: int) -> None:  # noqa: B027

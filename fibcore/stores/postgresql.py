@@ -5,8 +5,8 @@ for event loops (asyncpg) would need a loop of its own there; on asyncio it take
 processor time again per batch. And libpq handles several hosts, TLS, password files and services as
 PostgreSQL's documentation describes them.
 
-A batch is one statement. It first locks the process's record, so that a retry waits for the first
-attempt; the row of the index is locked last, just before the commit.
+A batch is one statement. It first locks the process's record, so that whoever settles the batch waits
+for it; the row of the index is locked last, just before the commit.
 
 Each reply carries its basis: the server's role and its durability settings. A reply whose basis
 differs from the connection's is discarded, and the request repeated on a new connection, which
@@ -158,9 +158,15 @@ DELETE FROM fibcore_key AS k USING raised WHERE k.sequence = $1 AND k.n <= raise
 """
 
 ASK: Final = f"""
-SELECT s.n, r.batch, r.n, {BASIS} FROM fibcore_sequence AS s
+SELECT s.n, r.batch, {BASIS} FROM fibcore_sequence AS s
 LEFT JOIN fibcore_node AS r ON r.sequence = s.name AND r.node = $2
 WHERE s.name = $1
+"""
+
+SETTLE: Final = f"""
+UPDATE fibcore_node SET n = CASE batch WHEN $3 THEN n ELSE 0 END, batch = $3, written = now()
+WHERE sequence = $1 AND node = $2 AND batch <= $3
+RETURNING n, {BASIS}
 """
 
 MAKE: Final = """
@@ -291,16 +297,19 @@ class PostgresqlLink(Link):
             row = self._reply(ASK, self._sequence, self._record)
             if row is None:
                 raise SequenceMissingError(self._where, self._sequence)
-            index, number, reached = row
-            is_done = number is not None and int(number) == batch.number
-            conflict = None if is_done else self._conflict(batch, int(index))
+            index, number = row
+            conflict = self._conflict(batch, int(index))
             if number is None or (
                 self._confirms and self._ask(TOUCH, self._sequence, self._record) is None
             ):
                 raise RecordGoneError("the record of this process is gone")
-            if conflict is not None:
-                raise conflict
-            return int(reached)
+            raise conflict
+        return int(row[0])
+
+    def settle(self, number: int) -> int:
+        row = self._reply(SETTLE, self._sequence, self._record, number)
+        if row is None:
+            raise RecordGoneError("the record of this process is gone")
         return int(row[0])
 
     def _try(self, statement: str, batch: Batch, *more: object) -> tuple[Any, ...] | None:

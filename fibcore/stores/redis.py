@@ -79,16 +79,11 @@ end
 if not index then return {'missing'} end
 local record = redis.call('HGET', key, node)
 if not record then return {'gone'} end
-local last, reached = string.match(record, '^(%d+) (%d+)')
+local last = string.match(record, '^(%d+) %d+')
 if not last or string.match(index, '%D') then return {'invalid'} end
-if last == number then
-    -- Written again: the confirmations cover only writes of this connection.
-    redis.call('HSET', key, node, record)
-    return {'done', reached}
-end
-if higher(last, number) then return {'elsewhere', index} end
+if not higher(number, last) then return {'elsewhere', index} end
 if expected ~= '' and expected ~= index then return {'elsewhere', index} end
-reached = sum(index, steps)
+local reached = sum(index, steps)
 if limit ~= '' and higher(reached, limit) then return {'elsewhere', index} end
 if not ARGV[6] then
     redis.call('HSET', key, 'index', reached, node, number .. ' ' .. reached)
@@ -134,6 +129,23 @@ return {'done', reached}
 )
 """Moves the index, in one write with the keys; what can fail comes before it. The ring has more
 slots than a batch has keys, so a batch never overwrites its own keys."""
+
+SETTLE: Final = (
+    COMMON
+    + """
+local node, number = unpack(ARGV)
+if not index then return {'missing'} end
+local record = redis.call('HGET', key, node)
+if not record then return {'gone'} end
+local last, reached = string.match(record, '^(%d+) (%d+)')
+if not last then return {'invalid'} end
+if higher(last, number) then return {'gone'} end
+if last ~= number then reached = '0' end
+-- Written in either case: the confirmations cover only writes of this connection.
+redis.call('HSET', key, node, number .. ' ' .. reached)
+return {'done', reached}
+"""
+)
 
 MAKE: Final = (
     COMMON
@@ -274,6 +286,9 @@ class RedisLink(Link):
         if reply[0] != b"done":
             raise IndexConflictError(index)
         return index
+
+    def settle(self, number: int) -> int:
+        return self._run(SETTLE, self._node, number)[1]
 
     def read(self) -> int:
         if self._durability.confirmations and self._record is not None:

@@ -3,12 +3,16 @@
  *
  * The rule: a process has one identity and creates its record once, at its first connect; a batch is
  * applied only if that record exists; a node that has sent a batch reports nothing about its steps
- * until it knows the outcome.
+ * until it knows the outcome, and no copy can change it. So a batch in doubt is settled: its number is
+ * found in the record, or written there. In the latter case the batch is not applied, nor ever will be.
+ *
+ * The condition of a batch, if any, holds at one index, or from an index on (a key ahead of the
+ * sequence).
  *
  * At any moment a reply is lost (also that to the creation of a record), a copy of a request arrives
  * late or again, the engine answers with an error, a record is removed, or a process is killed and
  * replaced. SPIN tries every order of these. The assertions are promises 1 and 2 of
- * docs/reliability.md.
+ * docs/reliability.md, and that a batch answered with an error is never applied.
  *
  * The engine's rule is one of
  *   SCRIPT      Redis: one script checks the record and the conditions, writes, and returns both
@@ -23,6 +27,7 @@
 #define PROCESSES (NODES + 1) /* the first may be killed or end, and is replaced */
 #define SENT (PROCESSES * BATCHES)
 #define ANYWHERE 255 /* a batch without a condition */
+#define FROM 100     /* what is added to the index from which on a condition holds */
 
 mtype = { nothing, answered, not_stepped };
 
@@ -39,15 +44,19 @@ bool creation_is_late[PROCESSES]; /* whether a copy of its creation is in flight
 byte expected[SENT];
 byte batch_of[SENT];
 bool late[SENT]; /* whether a copy is in flight: it may arrive at any time, and more than once */
+bool settling; /* whether a copy of the settlement of the first process's first batch is in flight */
 
 /* For the assertions. */
 byte done[NODES * BATCHES];  /* how often a batch was applied, */
 byte index_of[NODES * BATCHES];   /* the index after it, */
 mtype outcome[NODES * BATCHES]; /* and what its clients were answered */
 
+#define HOLDS(sent, at) (expected[sent] == ANYWHERE || expected[sent] == at || \
+    (expected[sent] >= FROM && at >= expected[sent] - FROM))
+
 /* Increment the index, in the transaction of a batch. */
 inline move(sent) {
-    assert(expected[sent] == ANYWHERE || expected[sent] == index);
+    assert(HOLDS(sent, index));
     index++;
     done[batch_of[sent]]++;
     index_of[batch_of[sent]] = index;
@@ -87,28 +96,19 @@ inline begin() {
     batch = me * BATCHES + begun;
     begun++;
     batch_of[sent] = batch;
-    was_sent = false;
     if
     :: expected[sent] = ANYWHERE
     :: expected[sent] = index
+#ifndef REVISIONS /* they have changed by then */
+    :: sent == 0 -> expected[sent] = FROM + index + 1
+#endif
     fi
 }
-
-#ifdef WITHOUT_A_STABLE_NUMBER
-#define TAKE_ANOTHER_NUMBER \
-    if \
-    :: last < BATCHES -> \
-        last++; batch_of[sent + 1] = batch; expected[sent + 1] = expected[sent]; sent++ \
-    :: else \
-    fi
-#else
-#define TAKE_ANOTHER_NUMBER skip
-#endif
 
 #ifdef WITHOUT_CONDITIONS
 #define ALLOWED(sent, at) true
 #else
-#define ALLOWED(sent, at) (expected[sent] == ANYWHERE || expected[sent] == at)
+#define ALLOWED(sent, at) HOLDS(sent, at)
 #endif
 
 #ifdef WITHOUT_THE_INDEX_IN_THE_RECORD
@@ -136,18 +136,24 @@ inline commit(whose, sent) {
     index_after[whose] = index
 }
 
-inline conclude_from_the_record() {
+/* The number of a batch is used up, if it is not: by none that led anywhere. */
+inline use_up(whose, sent) {
     if
-    :: !has_record[process] && was_sent -> goto ended /* unanswered: the outcome can't be known */
-    :: !has_record[process] && !was_sent -> report_not_stepped(); goto ended /* as another process */
-    :: has_record[process] && number[process] == last -> report_done(AFTER(index_after[process])); goto next
-    :: has_record[process] && number[process] != last -> report_not_stepped(); goto next
+#ifdef WITHOUT_NUMBERS_OF_SETTLEMENTS
+    :: has_record[whose] && number[whose] != (sent) % BATCHES + 1 ->
+#else
+    :: has_record[whose] && number[whose] < (sent) % BATCHES + 1 ->
+#endif
+#ifndef WITHOUT_USING_THE_NUMBER_UP
+        number[whose] = (sent) % BATCHES + 1;
+#endif
+        index_after[whose] = 0
+    :: else
     fi
 }
 
 proctype node(byte me) {
     byte process = me, last, sent, batch, begun;
-    bool was_sent;
 connect: atomic {
     create_record() };
 next: atomic {
@@ -159,49 +165,63 @@ ask:    atomic {
         if
         :: true -> /* the reply arrives */
             if
-            :: MAY(process, sent) -> commit(process, sent); conclude_from_the_record()
+            :: MAY(process, sent) ->
+                commit(process, sent);
+                report_done(AFTER(index_after[process]));
+                goto next
 #ifdef STATEMENT
             :: else -> goto ask_the_record
 #else
-            :: else -> conclude_from_the_record()
+            :: else ->
+                report_not_stepped();
+                if
+                :: has_record[process] -> goto next
+                :: else -> goto ended /* as another process */
+                fi
 #endif
             fi
         :: true -> /* no reply: the request may have arrived, or may do so later */
             late[sent] = true;
-            was_sent = true;
 #ifdef WITHOUT_ASKING_AGAIN
             report_done(index + 1);
             goto next
 #endif
-            TAKE_ANOTHER_NUMBER;
 #ifdef WITHOUT_CREATING_THE_RECORD_ONCE
             if
             :: has_record[process]
             :: !has_record[process] -> has_record[process] = true; number[process] = 0
             fi;
 #endif
-            goto ask
-        :: true -> /* an error of the engine: the batch was not applied */
-#ifdef WITHOUT_SILENCE_IN_DOUBT
-            report_not_stepped();
-            goto next
-#else
-            if
-            :: was_sent -> goto ask
-            :: else -> report_not_stepped(); goto next
-            fi
-#endif
+            goto doubt
+        :: true -> report_not_stepped(); goto next /* an error of the engine: it was not applied */
         :: process == 0 -> late[sent] = true; goto ended /* killed */
         fi };
 #ifdef STATEMENT
 ask_the_record: atomic {
         if
-        :: true -> conclude_from_the_record()
-        :: was_sent -> goto ask
-        :: !was_sent -> report_not_stepped(); goto next
+        :: has_record[process] -> report_not_stepped(); goto next
+        :: !has_record[process] -> report_not_stepped(); goto ended /* as another process */
+        :: true -> goto doubt /* no reply */
+        :: true -> report_not_stepped(); goto next /* the engine's error */
         :: process == 0 -> goto ended /* killed */
         fi };
 #endif
+doubt:  atomic {
+        if
+        :: has_record[process] && number[process] == last && index_after[process] ->
+            report_done(AFTER(index_after[process]));
+            goto next
+        :: has_record[process] && !(number[process] == last && index_after[process]) ->
+            use_up(process, sent);
+            report_not_stepped();
+            goto next
+        :: !has_record[process] -> goto ended /* unanswered: the outcome can't be known */
+        :: sent == 0 && !settling -> settling = true; goto doubt /* no reply */
+#ifdef WITHOUT_SILENCE_IN_DOUBT
+        :: true -> report_not_stepped(); goto next /* the engine's error */
+#endif
+        :: process == 0 -> goto ended /* killed */
+        fi };
 ended: atomic {
     if
     :: process == 0 -> process = NODES; last = 0; goto connect
@@ -210,7 +230,10 @@ ended: atomic {
 closed: skip
 }
 
-#define ARRIVES(i) :: atomic { late[i] && MAY((i) / BATCHES, i) -> commit((i) / BATCHES, i) }
+#define ARRIVES(i) \
+    :: atomic { late[i] && MAY((i) / BATCHES, i) -> commit((i) / BATCHES, i) }
+
+#define SETTLEMENT_ARRIVES use_up(0, 0)
 
 #else /* REVISIONS */
 
@@ -223,6 +246,7 @@ closed: skip
 typedef Transaction { byte of_index; byte of_record };
 Transaction copies[SENT]; /* one of each batch is in flight, */
 bool under_way[SENT];     /* or none */
+byte settled_at;          /* the revision of the record that the settlement compares */
 
 /* Whether the engine applies a transaction: the revisions are unchanged. */
 #ifdef WITHOUT_THE_REVISION_OF_THE_INDEX
@@ -248,6 +272,17 @@ inline put(whose, sent, read) {
     index_after[whose] = index
 }
 
+inline use_up(whose, sent, of_record) {
+    if
+    :: REVISION(whose) == of_record ->
+#ifndef WITHOUT_USING_THE_NUMBER_UP
+        number[whose] = (sent) % BATCHES + 1;
+#endif
+        index_after[whose] = 0
+    :: else
+    fi
+}
+
 inline read_state() {
     seen = index;
     seen_record = REVISION(process);
@@ -263,7 +298,7 @@ inline delay_a_copy() {
 
 proctype node(byte me) {
     byte process = me, last, sent, batch, begun, seen, seen_record, seen_after;
-    bool was_sent, is_new;
+    bool is_new;
 connect: atomic {
     create_record();
     read_state() };
@@ -274,17 +309,8 @@ next: atomic {
     fi };
 ask:    atomic {
         if
-        :: seen_record == 0 && !was_sent -> report_not_stepped(); goto ended /* as another process */
-        :: seen_record == 0 && was_sent ->
-#ifdef WITHOUT_CREATING_THE_RECORD_ONCE
-            has_record[process] = true;
-            read_state();
-            goto ask
-#else
-            goto ended /* unanswered: the outcome can't be known */
-#endif
-        :: seen_record == last + 1 -> report_done(AFTER(seen_after)); goto next
-        :: seen_record && seen_record != last + 1 && !ALLOWED(sent, seen) ->
+        :: seen_record == 0 -> report_not_stepped(); goto ended /* as another process */
+        :: seen_record && !ALLOWED(sent, seen) ->
             if
             :: is_new -> report_not_stepped(); goto next
             :: else -> goto reread
@@ -294,44 +320,69 @@ ask:    atomic {
         if
         :: true -> /* the reply arrives, with both values */
             if
-            :: MAY(process, seen, seen_record) -> put(process, sent, seen)
-            :: else
-            fi;
-            read_state();
-            goto ask
+            :: MAY(process, seen, seen_record) ->
+                put(process, sent, seen);
+                report_done(AFTER(index));
+                goto next
+            :: else -> read_state(); goto ask
+            fi
         :: !under_way[sent] -> /* no reply: the request may have arrived, or may do so later */
             delay_a_copy();
-            was_sent = true;
 #ifdef WITHOUT_ASKING_AGAIN
             report_done(seen + 1);
             goto next
 #endif
-            TAKE_ANOTHER_NUMBER;
-            goto reread
+            goto doubt
         :: true -> /* an error: when its quota is exhausted, etcd may apply what it reports as rejected */
             if
             :: MAY(process, seen, seen_record) -> put(process, sent, seen)
             :: true
             fi;
 #ifdef WITHOUT_DOUBTING_ERRORS
-            if
-            :: was_sent -> goto reread
-            :: else -> report_not_stepped(); goto next
-            fi
+            report_not_stepped();
+            goto next
 #else
-            was_sent = true;
-            goto reread
+            goto doubt
 #endif
         :: process == 0 && !under_way[sent] -> delay_a_copy(); goto ended /* killed */
         fi };
 reread: atomic {
         if
         :: read_state(); goto ask
-        :: !was_sent -> report_not_stepped(); goto next /* unavailable */
+        :: report_not_stepped(); goto next /* unavailable */
+        :: process == 0 -> goto ended
+        fi };
+doubt:  atomic {
+        if
+        :: read_state()
 #ifdef WITHOUT_SILENCE_IN_DOUBT
-        :: was_sent -> report_not_stepped(); goto next
+        :: report_not_stepped(); goto next
 #endif
         :: process == 0 -> goto ended
+        fi;
+        if
+        :: seen_record == 0 ->
+#ifdef WITHOUT_CREATING_THE_RECORD_ONCE
+            has_record[process] = true;
+            read_state();
+            goto ask
+#else
+            goto ended /* unanswered: the outcome can't be known */
+#endif
+        :: seen_record == last + 1 && seen_after -> report_done(AFTER(seen_after)); goto next
+        :: seen_record && !(seen_record == last + 1 && seen_after)
+        fi };
+settle: atomic {
+        if
+        :: REVISION(process) == seen_record -> /* the reply arrives */
+            use_up(process, sent, seen_record);
+            read_state();
+            report_not_stepped();
+            goto next
+        :: REVISION(process) != seen_record -> goto doubt
+        :: sent == 0 && !settling -> /* no reply */
+            settling = true; settled_at = seen_record; goto doubt
+        :: process == 0 -> goto ended /* killed */
         fi };
 ended: atomic {
     if
@@ -344,6 +395,8 @@ closed: skip
 #define ARRIVES(i) \
     :: atomic { under_way[i] && MAY((i) / BATCHES, copies[i].of_index, copies[i].of_record) -> \
         put((i) / BATCHES, i, copies[i].of_index) }
+
+#define SETTLEMENT_ARRIVES use_up(0, 0, settled_at); settled_at = 0
 
 #endif
 
@@ -360,6 +413,7 @@ closed: skip
 active proctype network() {
 end: do
     ARRIVES(0) ARRIVES(1) ARRIVES(2) ARRIVES(3) ARRIVES(4) ARRIVES(5)
+    :: atomic { settling -> SETTLEMENT_ARRIVES; settling = false }
 #ifdef WITHOUT_ABANDONING_A_NAME
     CREATION_ARRIVES(0) CREATION_ARRIVES(1) CREATION_ARRIVES(2)
 #endif

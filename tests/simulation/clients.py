@@ -252,8 +252,8 @@ class Client:
                     expected,
                 )
             )
-        elif answer.status == 412 and expected is not None:
-            # A 412 is a read: it carries the current index.
+        elif (answer.status == 412 and expected is not None) or is_not_new(answer):
+            # Such an answer is a read: it carries the current index.
             assert answer.index not in (None, expected), (
                 "412 although the index is the expected one"
             )
@@ -385,6 +385,27 @@ def twins(client: Client, plan: ClientPlan) -> None:
     step_by_key(client, plan, [client, twin])
 
 
+def ahead(client: Client, plan: ClientPlan) -> None:
+    """It sends keys once each, with an index that the sequence may reach soon."""
+    world, history = client.process.world, client.history
+    index = 0
+    for _ in range(plan.requests):
+        since = index + world.random.choice((0, 1, 2, 4, 9))
+        key = f"{since}:{world.random.getrandbits(96):024x}"
+        start = history.pending_keys[key] = world.now
+        history.key_answers[key] = None
+        answer = client.exchange("next", None, key)
+        del history.pending_keys[key]
+        client.record("next", None, start, answer)
+        if answer is not None and answer.index is not None:
+            index = answer.index
+            if answer.status == 200 and index <= since:
+                raise Violation(
+                    f"the key {key} was answered with a step older than the key: {answer}"
+                )
+        client.pause_randomly(plan)
+
+
 def step_by_key(client: Client, plan: ClientPlan, askers: Sequence[Client]) -> None:
     """Make keyed steps; all ``askers`` send each key at once."""
     world, history = client.process.world, client.history
@@ -452,6 +473,11 @@ def is_unresolved(answer: Answer) -> bool:
     return answer.status == 503 or (answer.status == 409 and b'"outstanding"' in answer.body)
 
 
+def is_not_new(answer: Answer) -> bool:
+    """Whether nothing has stepped because the key can't count as new."""
+    return is_dropped(answer) or (answer.status == 409 and b'"ahead"' in answer.body)
+
+
 def is_dropped(answer: Answer) -> bool:
     """Whether the key is no longer kept."""
     return answer.status == 409 and b'"dropped"' in answer.body
@@ -507,6 +533,7 @@ KINDS: Final[dict[str, Callable[..., None]]] = {
         retrier,
         keyed,
         twins,
+        ahead,
         abandoner,
         pipeliner,
         splitter,
@@ -516,7 +543,7 @@ KINDS: Final[dict[str, Callable[..., None]]] = {
 }
 
 
-KEYED: Final = frozenset({"keyed", "twins"})
+KEYED: Final = frozenset({"keyed", "twins", "ahead"})
 """Kinds that use idempotency keys."""
 
 

@@ -25,6 +25,16 @@ NOT_POLLED: Final = Bug(
 )
 """The poll of settings each second hides most effects of a reply without its basis."""
 
+SAME_NUMBER: Final = Bug(
+    EngineStore, "_done", "batch = batch._replace(number=self._number)", "pass"
+)
+"""A batch is sent again under the number of the first copy."""
+
+LEAVES_OTHERS: Final = Bug(
+    PostgresqlLink, "_begin", "self._ask(END_OTHERS, name_of(self._process))", "pass"
+)
+"""Statements of a process's earlier connections are not ended."""
+
 ENGINE_BUGS: Final = {
     "acknowledges_before_the_commit": Bug(
         SharedStepper,
@@ -94,10 +104,29 @@ ENGINE_BUGS: Final = {
     "batches_have_no_identity": Bug(
         EngineStore,
         "_done",
-        "return link.commit(batch)",
-        "self._number += 1\n                    "
-        "return link.commit(batch._replace(number=self._number))",
+        "if reached := link.settle(batch.number):",
+        "if reached := 0:",
         combination="lost replies",
+    ),
+    "a_batch_rejected_in_doubt_may_step_later_in_redis": Bug(
+        redis,
+        "SETTLE",
+        "redis.call('HSET', key, node, number .. ' ' .. reached)",
+        "redis.call('HSET', key, node, record)",
+        REDIS,
+        combination="late requests",
+        client_kinds=("ahead", "stepper"),
+        also=(SAME_NUMBER,),
+    ),
+    "a_batch_rejected_in_doubt_may_step_later_in_postgresql": Bug(
+        postgresql,
+        "SETTLE",
+        "batch = $3, ",
+        "",
+        POSTGRESQL,
+        combination="late requests",
+        client_kinds=("ahead", "stepper"),
+        also=(SAME_NUMBER, LEAVES_OTHERS),
     ),
     "new_identity_at_each_connect": Bug(
         EngineStore,
@@ -157,16 +186,16 @@ ENGINE_BUGS: Final = {
     "a_late_batch_is_accepted": Bug(
         redis,
         "COMMIT",
-        "if higher(last, number) then return {'elsewhere', index} end",
+        "if not higher(number, last) then return {'elsewhere', index} end",
         "",
         REDIS,
         combination="late requests and a restart",
     ),
     "a_retried_batch_is_applied_again": Bug(
         redis,
-        "COMMIT",
-        "if last == number then",
-        "if false then",
+        "SETTLE",
+        "if last ~= number then reached = '0' end",
+        "reached = '0'",
         REDIS,
         combination="lost replies",
     ),
@@ -224,11 +253,11 @@ ENGINE_BUGS: Final = {
         ETCD,
     ),
     "no_space_counts_as_undone": Bug(
-        EtcdLink, "commit", "if not self._has_been_done(batch):", "if True:", ETCD
+        EtcdLink, "commit", "if not (reached := self._reached_by(batch)):", "if True:", ETCD
     ),
     "an_unanswerable_query_counts_as_undone": Bug(
         EtcdLink,
-        "_has_been_done",
+        "_reached_by",
         "(StoreProblem, RecordGoneError)",
         "(EngineUnavailableError, DatabaseInvalidError, RecordGoneError)",
         ETCD,
@@ -268,7 +297,9 @@ ENGINE_BUGS: Final = {
         "self._confirms and self._ask(TOUCH, self._sequence, self._record) is None",
         "False",
         POSTGRESQL,
-        combination="failover",
+        combination="failover after a crash",
+        client_kinds=("conditional", "twins"),
+        variant="with a standby",
     ),
     "a_key_is_kept_after_its_step_in_redis": Bug(
         RedisLink,

@@ -179,6 +179,7 @@ CLIENTS: Final = {
     "retrier": 2,
     "keyed": 3,
     "twins": 2,
+    "ahead": 2,
     "abandoner": 1,
     "pipeliner": 2,
     "splitter": 1,

@@ -430,8 +430,26 @@ def keep_keys(server: Postgresql, session: Session, texts: Texts) -> None:
 
 def ask(server: Postgresql, session: Session, texts: Texts) -> None:
     row = server.visible.get(texts[1])
-    batch, n = (None, None) if row is None else (str(row.batch), str(row.n))
-    session.reply((str(server.visible[INDEX]), batch, n, server.basis))
+    batch = None if row is None else str(row.batch)
+    session.reply((str(server.visible[INDEX]), batch, server.basis))
+
+
+def settle(server: Postgresql, session: Session, texts: Texts) -> None:
+    _, node, number = texts
+    is_used_up = "batch = $3" in store.SETTLE
+
+    def evaluate(state: State) -> Effect:
+        row = state.get(node)
+        if row is None or row.batch > int(number):
+            return Effect(None, {})
+        new = Row(
+            int(number) if is_used_up else row.batch,
+            row.n if row.batch == int(number) else 0,
+            server.next_xid(),
+        )
+        return Effect((str(new.n), server.basis), {node: new})
+
+    server.begin(session, (node,), evaluate)
 
 
 def make(server: Postgresql, session: Session, texts: Texts) -> None:
@@ -522,6 +540,7 @@ STATEMENTS: Final[dict[str, Callable[[Postgresql, Session, Texts], None]]] = {
         make_tables,
         keep_keys,
         ask,
+        settle,
         make,
         touch,
         read,

@@ -17,11 +17,15 @@ from fibcore.problems import BatchUnknowableError, NoRightError
 from fibcore.stores import engine as engine_store
 from fibcore.stores import redis as redis_store
 from fibcore.stores.engine import EngineOpener, EngineStore
+from fibcore.stores.etcd import EtcdLink
+from fibcore.stores.link import Batch
+from fibcore.stores.postgresql import PostgresqlLink
+from fibcore.stores.redis import RedisLink
 from tests.conftest import Engines
 from tests.faults.server_variants import takes_a_refusal_for_an_answer
 from tests.support.engine_stores import opener_at
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
-from tests.support.keys import key
+from tests.support.keys import found, key, step
 from tests.support.proxy import Proxy
 from tests.support.records import all_records, remove_records
 from tests.support.waiting import PATIENCE, until
@@ -58,7 +62,7 @@ def postgresql(engine: Engine) -> Iterator[Place]:
         "SELECT 1 FROM pg_roles WHERE rolname = 'narrow'"
     ) else None
     engine.sql("CREATE ROLE narrow LOGIN")
-    engine.sql("GRANT ALL ON fibcore_sequence, fibcore_node TO narrow")
+    engine.sql("GRANT ALL ON fibcore_sequence, fibcore_node, fibcore_key TO narrow")
     yield Place(
         sequence,
         near,
@@ -342,6 +346,86 @@ def test_done_without_a_record_a_late_batch_would_be_made_twice(
     assert script != redis_store.COMMIT
     monkeypatch.setattr(redis_store, "COMMIT", script)
     assert late(place, stack) == 3
+
+
+# What is rejected in doubt
+
+
+def rejected(place: Place, stack: ExitStack, why: str) -> tuple[int, int]:
+    """A batch is held up, and asked about; its key is rejected. Then the batch arrives.
+
+    Args:
+        why: "ahead": the sequence reaches the index in the key before the batch arrives.
+            "dropped": other nodes drop keys before the batch is asked about.
+
+    Returns:
+        Where the sequence is before it arrives, and then.
+    """
+    proxy = stack.enter_context(Proxy(place.port))
+    other = stack.enter_context(closing(place.near.open()))
+    far = opener_at(place.url(proxy.port), place.sequence)
+    store = stack.enter_context(closing(far.open()))
+    for number in range(1, 4):
+        assert step(other, key(number)) == number
+    assert store.advance(1) == 4
+    # PostgreSQL prepares a statement when it is first used.
+    assert found(store, key(1)) == {key(1): 1}
+    asked = key(9, since=5 if why == "ahead" else 0)
+    if why == "dropped":
+        assert other._link is not None
+        far.sleep = lambda _: other._link.drop_keys(1)  # type: ignore[union-attr]
+    proxy.hold("requests", new=False)
+    assert found(store, asked) == {asked: None}
+    if why == "ahead":
+        assert other.advance(1) == 5
+    before = place.index
+    proxy.heal()
+    until(
+        lambda: proxy.connections == 1, "what was held up has arrived, and the engine has read it"
+    )
+    return before, place.index
+
+
+@pytest.mark.proves(
+    "shared",
+    "a request that was rejected in doubt makes no step, however late a copy of it arrives: an "
+    "idempotency key ahead of the sequence, or dropped",
+)
+@pytest.mark.usefixtures("_leaving_connections")
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        *((kind, "ahead") for kind in KINDS),
+        ("postgresql", "dropped"),
+        ("etcd", "dropped"),
+    ],
+    indirect=["place"],
+)
+def test_a_batch_that_was_rejected_in_doubt_is_never_applied(
+    place: Place, why: str, stack: ExitStack
+) -> None:
+    before, after = rejected(place, stack, why)
+    assert after == before
+
+
+@pytest.mark.proves(
+    "shared", "a request that was rejected in…", control="if its number can be used later it does"
+)
+@pytest.mark.usefixtures("_leaving_connections")
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [("redis", "ahead"), ("postgresql", "ahead"), ("etcd", "dropped")],
+    indirect=["place"],
+)
+def test_a_rejected_batch_whose_number_is_not_used_up_would_step(
+    place: Place, why: str, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for link in (EtcdLink, PostgresqlLink, RedisLink):
+        monkeypatch.setattr(link, "settle", lambda *_: 0)
+    # As when the number was the same until there was an outcome.
+    monkeypatch.setattr(Batch, "_replace", lambda batch, **_: batch)
+    before, after = rejected(place, stack, why)
+    assert after == before + 1
 
 
 # What is refused before it is sent, or in the reply to the one copy of it

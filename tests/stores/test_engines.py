@@ -2,14 +2,15 @@
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 
 import pytest
 
 from fibcore.problems import EngineUnavailableError, LowerError, SequenceMissingError
 from fibcore.stores import IndexConflictError
 from fibcore.stores.engine import EngineOpener, EngineStore
-from fibcore.stores.link import Batch
+from fibcore.stores.etcd import EtcdLink
+from fibcore.stores.link import Batch, RecordGoneError
 from tests.faults.server_variants import WithoutIdentity
 from tests.support.engine_stores import opener
 from tests.support.engines import Engine
@@ -138,11 +139,36 @@ def test_a_batch_that_arrives_late_is_not_made_again(
         with closing(made.connect(process, record)) as new:
             first, second = Batch(1, 1, None, None), Batch(2, 1, None, None)
             assert new.commit(first) == 1
-            assert old.commit(first) == 1
+            for _ in range(2):
+                assert new.settle(1) == 1
+                with pytest.raises(IndexConflictError):
+                    old.commit(first)
             assert new.commit(second) == 2
-            with suppress(IndexConflictError):
-                assert old.commit(first) == 1
+            with pytest.raises(IndexConflictError):
+                old.commit(first)
             assert new.read() == 2
+
+
+@pytest.mark.proves("shared", "a request that was rejected in doubt…")
+def test_a_batch_that_was_settled_as_not_applied_never_is(
+    made: EngineOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is its number given back by a settlement that arrives late."""
+    monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
+    process, record = uuid.uuid4(), uuid.uuid4()
+    with closing(made.connect(process, None)) as old:
+        old.make(record, ())
+        with closing(made.connect(process, record)) as new:
+            first, second = Batch(1, 1, None, None), Batch(2, 1, None, None)
+            for _ in range(2):
+                assert new.settle(1) == 0
+            with pytest.raises(IndexConflictError):
+                old.commit(first)
+            assert new.commit(second) == 1
+            if not isinstance(old, EtcdLink):  # It compares the revision.
+                with pytest.raises(RecordGoneError):
+                    old.settle(1)
+            assert new.settle(2) == new.read() == 1
 
 
 # In etcd the revisions would not be those that it compares.

@@ -101,14 +101,25 @@ class MemoryLink(Link):
         assert self._record is not None
         if self._record not in engine.records:
             raise RecordGoneError("it is gone")
-        number, reached = engine.records[self._record]
-        if number == batch.number:
-            return reached
+        number, _ = engine.records[self._record]
+        assert number < batch.number
         if batch.expected not in (None, engine.index):
             raise IndexConflictError(engine.index)
         engine.index += batch.steps
         engine.records[self._record] = batch.number, engine.index
         return engine.index
+
+    def settle(self, number: int) -> int:
+        def do() -> int:
+            engine = self._engine
+            assert self._record is not None
+            if self._record not in engine.records:
+                raise RecordGoneError("it is gone")
+            last, reached = engine.records[self._record]
+            engine.records[self._record] = number, reached if last == number else 0
+            return engine.records[self._record][1]
+
+        return failing(self._engine.committing, do)
 
     def read(self) -> int:
         if self._record not in self._engine.records:
@@ -231,11 +242,31 @@ def test_the_reply_to_the_one_copy_that_was_sent_is_an_answer(
 
 
 def test_a_condition_that_does_not_hold_is_an_answer_in_doubt_too(memory: Memory) -> None:
+    """The number of the batch in doubt is used up by then."""
     with closing(memory.open()) as store:
         memory.committing = [("before", LOST)]
         with pytest.raises(IndexConflictError):
             store.advance(1, expected=7)
         assert store.doubt is None
+        assert list(memory.records.values()) == [(1, 0)]
+
+
+def test_a_batch_is_in_doubt_until_it_is_settled_and_again_when_it_is_sent_again(
+    memory: Memory,
+) -> None:
+    with closing(memory.open()) as store:
+        memory.committing = [("before", LOST), ("after", LOST), None, ("after", LOST)]
+        assert store.advance(2) == memory.index == 2
+        assert list(memory.records.values()) == [(2, 2)]
+        memory.committing = [("before", LOST), None, ("before", ERRORS[0])]
+        with pytest.raises(EngineUnavailableError):
+            store.advance(1)
+        assert list(memory.records.values()) == [(3, 0)]
+        memory.committing = [("before", LOST), None, ("before", LOST)]
+        with pytest.raises(EngineUnavailableError, match=str(LOST)):
+            store.advance(1)
+        assert list(memory.records.values()) == [(6, 0)]
+        assert store.advance(1) == memory.index == 3
 
 
 # The record

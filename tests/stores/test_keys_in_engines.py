@@ -104,6 +104,35 @@ def test_a_late_batch_makes_no_step_for_a_key_that_has_made_one(
         assert late.commit(Batch(2, 1, None, None)) == 2
 
 
+@pytest.mark.proves("shared", "a request that was rejected in…")
+@pytest.mark.parametrize("is_settled", [True, False], ids=["settled", "control"])
+def test_a_batch_that_arrives_late_makes_no_step_for_a_key_that_was_dropped(
+    engines: Engines, sequence: str, is_settled: bool
+) -> None:
+    """In etcd keys are dropped and the index keeps its revision, which a late copy compares."""
+    made = opener(engines(Etcd), sequence)
+    assert made.create(0) is None
+    process, record = uuid.uuid4(), uuid.uuid4()
+    batch = Batch(1, 1, None, None, {key(9): 1})
+    with closing(made.open()) as store, closing(made.connect(process, None)) as late:
+        for number in range(1, 4):
+            assert step(store, key(number)) == number
+        late.make(record, ())
+        with pytest.raises(KeyConflictError):
+            late.commit(batch._replace(keys={key(1): 1}))
+        assert store._link is not None
+        store._link.drop_keys(1)
+        with closing(made.connect(process, record)) as retry:
+            assert not is_settled or retry.settle(1) == 0
+            with pytest.raises(KeyConflictError):
+                retry.commit(batch._replace(number=2))
+        if is_settled:
+            with pytest.raises(IndexConflictError):
+                late.commit(batch)
+        else:
+            assert late.commit(batch) == 4
+
+
 @pytest.mark.proves("shared", "the last keys are kept, and older ones are rejected, on every node")
 def test_the_last_keys_are_kept_and_older_ones_are_rejected(
     made: EngineOpener, monkeypatch: pytest.MonkeyPatch
