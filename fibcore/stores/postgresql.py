@@ -5,8 +5,8 @@ for event loops (asyncpg) would need a loop of its own there; on asyncio it take
 processor time again per batch. And libpq handles several hosts, TLS, password files and services as
 PostgreSQL's documentation describes them.
 
-A batch is one statement. It first locks the process's record, so that whoever settles the batch waits
-for it; the row of the index is locked last, just before the commit.
+A batch is one statement. It first locks the process's record, so that whoever settles the batch
+waits for it; the row of the index is locked last, just before the commit.
 
 Each reply carries its basis: the server's role and its durability settings. A reply whose basis
 differs from the connection's is discarded, and the request repeated on a new connection, which
@@ -40,7 +40,7 @@ from fibcore.stores import DurabilityWarning, IndexConflictError, Risk
 from fibcore.stores.engine import EngineOpener
 from fibcore.stores.keys import KeyConflictError, check
 from fibcore.stores.link import Batch, Link, RecordGoneError, ReplyLostError
-from fibcore.stores.postgresql_connection import Connection, connect, explained
+from fibcore.stores.postgresql_connection import POOLER, Connection, connect, explained
 from fibcore.stores.records import PIECE, Records
 
 OLDEST: Final = 13
@@ -90,11 +90,13 @@ KEYS_SCHEMA: Final = (
 )
 
 BASIS: Final = r"""
-format(E'%s\n%s\n%s\n%s\n%s', pg_is_in_recovery(), current_setting('fsync', true),
+format(E'%s\n%s\n%s\n%s\n%s\n%s\n%s', pg_backend_pid(), pg_is_in_recovery(),
+    current_setting('fsync', true), current_setting('data_sync_retry', true),
     current_setting('full_page_writes', true), current_setting('synchronous_commit', true),
     current_setting('synchronous_standby_names', true))
 """
-"""The basis of a reply, one item per line; empty where the server does not know a setting."""
+"""The basis of a reply, one item per line; empty where the server does not know a setting. The
+first is the session, which a pooler may change."""
 
 # During another program's long transaction old row versions stay. A search skips them one by one,
 # unless it begins with the newest: a descending ORDER BY scans the index backwards. (With = instead
@@ -118,7 +120,7 @@ SELECT n, {BASIS} FROM noted
 COMMIT: Final = f"""{MINE}, moved AS (
     UPDATE fibcore_sequence AS s SET n = s.n + $4 FROM mine
     WHERE s.name = $1 AND ($5::bigint IS NULL OR s.n = $5)
-        AND ($6::bigint IS NULL OR s.n + $4 <= $6)
+        AND ($6::bigint IS NULL OR s.n <= $6 - $4)
     RETURNING s.n
 ), {NOTED}"""
 
@@ -129,7 +131,7 @@ COMMIT: Final = f"""{MINE}, moved AS (
 COMMIT_KEYS: Final = f"""{MINE}, moved AS (
     UPDATE fibcore_sequence AS s SET n = s.n + $4, dropped = coalesce(s.dropped, s.n) FROM mine
     WHERE s.name = $1 AND ($5::bigint IS NULL OR s.n = $5)
-        AND ($6::bigint IS NULL OR s.n + $4 <= $6)
+        AND ($6::bigint IS NULL OR s.n <= $6 - $4)
         AND coalesce(s.dropped, s.n) <= $9::bigint AND s.n >= $10::bigint
         AND NOT EXISTS (SELECT FROM fibcore_key WHERE sequence = $1 AND key = ANY ($7::uuid[]))
     RETURNING s.n
@@ -260,12 +262,16 @@ class PostgresqlLink(Link):
         row = self._ask(SETTINGS)
         assert row is not None
         (self._basis,) = row
-        in_recovery, fsync, full_page_writes, commit, standby_names = self._basis.split("\n", 4)
+        _, in_recovery, fsync, retry, full_page_writes, commit, standby_names = self._basis.split(
+            "\n", 6
+        )
         if in_recovery == "t":
             raise EngineUnavailableError(self._where, "it is a standby, not the primary")
         found = []
         if fsync == "off":
             found.append(DurabilityWarning("fsync=off", Risk.RUIN))
+        if retry == "on":
+            found.append(DurabilityWarning("data_sync_retry=on", Risk.RUIN))
         if full_page_writes == "off":
             found.append(DurabilityWarning("full_page_writes=off", Risk.RUIN))
         if commit == "off":
@@ -368,7 +374,9 @@ class PostgresqlLink(Link):
             return None
         *reply, basis = row
         if basis != self._basis:
-            raise ReplyLostError("the server's settings have changed since the connection was made")
+            session, before = (each.partition("\n")[0] for each in (basis, self._basis))
+            changed = "the server's settings have changed since the connection was made"
+            raise ReplyLostError(changed if session == before else POOLER)
         return tuple(reply)
 
     def _ask(self, statement: str, *values: object) -> tuple[Any, ...] | None:

@@ -5,6 +5,7 @@
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
@@ -40,8 +41,10 @@ for a standby would report an unconfirmed commit as done."""
 REPLY_SECONDS: Final = 3.0
 """Time without a reply after which the server counts as gone."""
 
-UNKNOWN: Final = (errors.StatementCompletionUnknown, errors.TransactionResolutionUnknown)
-"""Errors that leave the outcome unknown."""
+ROLLED_BACK: Final = re.compile("0A|2[2358]|40(?!003)|42|5[345]|57014|P0")
+"""The SQLSTATEs after which the transaction was certainly not committed. Any other may come from a
+pooler, which does not know what the server has done, or follow a commit that waited for a standby.
+See https://www.postgresql.org/docs/current/errcodes-appendix.html."""
 
 POOLED: Final = (errors.DuplicatePreparedStatement, errors.InvalidSqlStatementName)
 """Errors when a prepared statement is looked up in another session."""
@@ -171,7 +174,7 @@ def explained(connection: Connection, where: str, sequence: str) -> Iterator[Non
         if isinstance(error, POOLED) or "pooling mode" in str(error):
             raise EngineUnavailableError(where, POOLER) from error
         code = error.sqlstate or ""
-        if connection.closed or connection.broken or isinstance(error, UNKNOWN):
+        if connection.closed or connection.broken or (code and not ROLLED_BACK.match(code)):
             raise ReplyLostError(one_line(error)) from error
         if not code:
             # Raised by psycopg itself: a timeout, or incorrect use.

@@ -207,7 +207,7 @@ class Postgresql(EngineServer):
     @property
     def basis(self) -> str:
         """The result of the store's ``BASIS``."""
-        return f"{'t' if self.in_recovery else 'f'}\non\non\non\n{self.standby_names}"
+        return f"1\n{'t' if self.in_recovery else 'f'}\non\noff\non\non\n{self.standby_names}"
 
     def begin(
         self,

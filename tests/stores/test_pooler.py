@@ -1,15 +1,18 @@
 """PostgreSQL behind pgbouncer: each connection needs its session."""
 
+import itertools
 import textwrap
 import uuid
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fibcore.problems import EngineUnavailableError, explain
 from fibcore.stores.postgresql import PostgresqlOpener
+from fibcore.stores.postgresql_connection import Connection, connect
 from tests.conftest import Engines
 from tests.support.engines import Engine, Postgresql
 
@@ -65,6 +68,29 @@ def test_a_pooler_that_leaves_a_connection_its_session_is_no_hindrance(server: E
         for index in range(3):
             with closing(engine.open()) as store:
                 assert store.advance(1) == store.read() == index + 1
+
+
+@pytest.mark.proves("shared", "a pooler that shares sessions…")
+def test_a_pooler_that_prepares_statements_in_each_session_is_named_too(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pgbouncer does from version 1.21 on: here, each second statement has another session."""
+    engine = PostgresqlOpener(server.url, f"test-{uuid.uuid4()}")
+    assert engine.create(0) is None
+    ask = Connection.ask
+    with closing(connect(server.url, server.url, "pooled")) as other, closing(engine.open()) as it:
+        sessions = itertools.cycle((None, other))
+
+        def of_any(self: Connection, statement: str, *values: object) -> tuple[Any, ...] | None:
+            return ask(next(sessions) or self, statement, *values)
+
+        monkeypatch.setattr(Connection, "ask", of_any)
+        assert it.read() == 0
+        with pytest.raises(EngineUnavailableError) as unavailable:
+            it.read()
+        assert "pool_mode = session" in explain(unavailable.value)
+        monkeypatch.setattr(Connection, "ask", ask)
+        assert it.advance(1) == 1
 
 
 def make_and_step(engine: PostgresqlOpener) -> None:

@@ -1,18 +1,28 @@
 """The store in PostgreSQL: what its server does, and what the store makes of it."""
 
 import json
+import re
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors
 
-from fibcore.stores.postgresql import READ, PostgresqlOpener
+from fibcore import MAX_INDEX
+from fibcore.problems import EngineUnavailableError, StoreProblem
+from fibcore.stores import IndexConflictError, postgresql_connection
+from fibcore.stores.keys import NO_KEYS
+from fibcore.stores.postgresql import COMMIT, READ, PostgresqlOpener
+from fibcore.stores.postgresql_connection import Connection
 from tests.conftest import Engines
 from tests.support.engine_stores import opener_at
 from tests.support.engines import Postgresql
+from tests.support.keys import key
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
@@ -40,6 +50,64 @@ def test_a_connection_that_is_ended_leaves_a_batch_open(engines: Engines) -> Non
         thread.join(PATIENCE)
         assert reached == [2]
         assert store.read() == 2
+
+
+@pytest.mark.proves(
+    "shared",
+    "an error that a pooler may have made up is no answer to a batch (PostgreSQL); taken for one "
+    "(its control) it is answered 503, and its step was made",
+)
+@pytest.mark.parametrize("code", ["08006", "08P01", "40003", "57P01", "58000", "XX000"])
+@pytest.mark.parametrize("is_believed", [False, True], ids=["", "control"])
+def test_an_error_that_does_not_prove_a_rollback_is_no_answer(
+    engines: Engines, code: str, is_believed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch is committed, and the pooler loses its server before the reply."""
+    made = PostgresqlOpener(engines(Postgresql).url, f"test-{uuid.uuid4()}")
+    assert made.create(0) is None
+    ask = Connection.ask
+    lost: list[object] = []
+
+    def losing(self: Connection, statement: str, *values: object) -> tuple[Any, ...] | None:
+        row = ask(self, statement, *values)
+        if statement == COMMIT and not lost:
+            lost.append(row)
+            raise errors.lookup(code)("server conn crashed?")
+        return row
+
+    with closing(made.open()) as store:
+        monkeypatch.setattr(Connection, "ask", losing)
+        if is_believed:
+            monkeypatch.setattr(postgresql_connection, "ROLLED_BACK", re.compile(""))
+            with pytest.raises(EngineUnavailableError):
+                store.advance(1)
+        else:
+            assert store.advance(1) == 1
+        assert store.read() == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["0A000", "22003", "25006", "28000", "40001", "42501", "53100", "53300", "54000", "55P03"],
+)
+def test_an_error_that_proves_a_rollback_is_an_answer(code: str) -> None:
+    connection: Any = SimpleNamespace(closed=False, broken=False)
+    with (
+        pytest.raises(StoreProblem),
+        postgresql_connection.explained(connection, "there", "fibonacci"),
+    ):
+        raise errors.lookup(code)("no")
+
+
+def test_the_largest_index_is_a_bound_where_others_have_come_near_to_it(engines: Engines) -> None:
+    made = PostgresqlOpener(engines(Postgresql).url, f"test-{uuid.uuid4()}")
+    assert made.create(MAX_INDEX - 1) is None
+    with closing(made.open()) as store:
+        for keys in (NO_KEYS, {key(1, since=MAX_INDEX - 1): 2}):
+            with pytest.raises(IndexConflictError) as conflict:
+                store.advance(2, limit=MAX_INDEX, keys=keys)
+            assert conflict.value.index == MAX_INDEX - 1
+        assert store.advance(1, limit=MAX_INDEX) == MAX_INDEX
 
 
 @pytest.mark.proves("shared", "a warning that is not of a standby stops nothing (PostgreSQL)")
