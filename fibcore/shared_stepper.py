@@ -75,9 +75,10 @@ class SharedStepper(Stepper):
         """The reads that wait for the reply to the question under way."""
         self._question = _Question(0, None)  # pragma: no mutate: set before it is read
         self._patience: asyncio.TimerHandle | None = None
-        self._replied = self._ended = self._loop.time()
-        """When the store last replied (the caller has just read it), and when the last question
-        ended, with or without a reply."""
+        self._asked = self._as_of = self._ended = self._loop.time()
+        """When the last question was asked, when that was asked to which the index of the sequence
+        is the reply (the caller has just read it), and when the last question ended, with or
+        without a reply."""
         self._computing: int | None = None
         """The index whose number is being computed, because other nodes have moved there."""
         self._unasked = self._loop.call_later(ASK_SECONDS, self._ask_unasked)
@@ -115,8 +116,12 @@ class SharedStepper(Stepper):
 
     @property
     def recent(self) -> Snapshot | None:
-        """The snapshot of the last reply if that is at most some seconds old, else None."""
-        if self.problem is not None or self._loop.time() - self._replied > OVERDUE_SECONDS:
+        """The snapshot of the last reply if it was asked for at most some seconds ago, else None.
+
+        What counts is the question: the reply to a batch that was in doubt has the index of the
+        commit, which others may have passed long before.
+        """
+        if self.problem is not None or self._loop.time() - self._as_of > OVERDUE_SECONDS:
             return None
         return self.sequence.snapshot
 
@@ -144,6 +149,7 @@ class SharedStepper(Stepper):
 
     def _ask(self, question: _Question) -> None:
         self._question = question
+        self._asked = self._loop.time()
         self._idle.clear()
         self._commit_began = self._clock()
         self._patience = self._loop.call_later(OVERDUE_SECONDS, self._lose_patience)
@@ -162,14 +168,14 @@ class SharedStepper(Stepper):
         self._unasked = self._loop.call_later(wait, self._ask_unasked)
 
     def _take_reply(
-        self, index: int, elsewhere: bool, ago: float, found: Mapping[Key, Outcome] = NOTHING
+        self, index: int, elsewhere: bool, found: Mapping[Key, Outcome] = NOTHING
     ) -> None:
-        """Handle a reply: the store was at ``index``, ``ago`` seconds before.
+        """Handle a reply: the store was at ``index``.
 
         Nothing was committed if ``elsewhere``, nor with ``found``, because of these keys.
         """
         self._end_question()
-        self._replied = self._loop.time() - ago
+        self._as_of = self._asked
         if self.problem is not None:
             logger.info(
                 "%s replies again, at index %d",
@@ -320,7 +326,6 @@ class SharedStepper(Stepper):
             return partial(self._fail, error)
         # The batch may be committed, so any error from here on ends the process. Its steps are
         # made, and answered, on the loop.
-        replied = self._clock()
         start = index if elsewhere else index - question.steps
         known = self.sequence.index
         if start < known:
@@ -333,7 +338,7 @@ class SharedStepper(Stepper):
         self._computing = start
         advance_to(self.sequence, start)
         self._computing = None
-        return partial(self._take_reply, index, elsewhere, self._clock() - replied, found)
+        return partial(self._take_reply, index, elsewhere, found)
 
 
 def _deliver_failed(

@@ -41,7 +41,7 @@ ENGINE_BUGS: Final = {
         "_inquire",
         "index = self._store.advance(steps, expected, self._max_index, keys)",
         """index = self.sequence.index + question.steps
-                self._loop.call_soon_threadsafe(self._take_reply, index, False, 0.0)
+                self._loop.call_soon_threadsafe(self._take_reply, index, False)
                 self._store.advance(steps, expected, self._max_index, keys)
                 return lambda: None""",
     ),

@@ -80,6 +80,25 @@ def test_what_is_shown_is_none_once_replies_stay_away(loop: Loop) -> None:
         assert it.stepper.recent is None
 
 
+@pytest.mark.proves(
+    "shared", "after a batch in doubt no older index is shown than a few seconds ago, or none"
+)
+def test_the_index_of_a_batch_that_was_long_in_doubt_is_not_shown_as_recent(loop: Loop) -> None:
+    """The batch was committed when it was sent; others have stepped since, and their steps show."""
+    with Harness(loop, 5, shared=True, blocking=True) as it:
+        it.ask("a")
+        loop.settle()
+        loop.pass_time(OVERDUE_SECONDS - 0.5)
+        it.reply()
+        assert it.stepper.recent is not None
+        it.ask("b")
+        loop.settle()
+        loop.pass_time(OVERDUE_SECONDS + 0.5)
+        it.reply()
+        assert it.stepper.sequence.index == 7
+        assert it.stepper.recent is None
+
+
 # What is moved far
 
 
