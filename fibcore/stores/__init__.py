@@ -52,6 +52,9 @@ class Risk(enum.Enum):
     REBOOT = "a restart of the machine loses all of it"
     SHARED = "locks and syncs may not hold: steps may be lost, or made twice"
     FAILOVER = "a failover to a replica loses the last steps"
+    DIVERGENCE = (
+        "a crash of the store may lose the last steps, or leave its members with different ones"
+    )
     EVICTION = "the store may drop the sequence to make room"
     UNKNOWN = "it is unknown whether the store keeps acknowledged steps"
 

@@ -13,13 +13,15 @@ etcd3gw 2.7) or leave the choice to gRPC, which stays with a member that hangs. 
 member is what matters here: if one does not reply in time, the next one is tried.
 
 A transaction compares the revisions of the index and of the process's record with those seen last.
-If another process was first, it is retried with the revisions in its reply. To settle a batch writes
-the record, unless the batch has, so that a delayed copy finds another revision, and does nothing.
+If another process was first, it is retried with the revisions in its reply. To settle a batch
+writes the record, unless the batch has, so that a delayed copy finds another revision, and does
+nothing.
 
 Reads are etcd's linearizable ones: a member cut off from the majority can't answer them.
 """
 
 import base64
+import re
 import ssl
 import uuid
 from collections.abc import Mapping, Sequence
@@ -33,7 +35,7 @@ from fibcore.problems import (
     SequenceMissingError,
     StoreProblem,
 )
-from fibcore.stores import IndexConflictError
+from fibcore.stores import DurabilityWarning, IndexConflictError, Risk
 from fibcore.stores.engine import EngineOpener
 from fibcore.stores.etcd_connection import Connection, as_etcd_answers
 from fibcore.stores.keys import KeptKeys, KeyConflictError, check, made_by
@@ -46,6 +48,12 @@ PREFIX: Final = "fibcore"
 
 OLDEST: Final = (3, 4)
 """The oldest supported version: the first whose gateway is at /v3/."""
+
+SAFE: Final = {(3, 4): 22, (3, 5): 6}
+"""The first patch levels that keep what they have acknowledged. Before, a single member replies
+before its write is on the disk (https://github.com/etcd-io/etcd/issues/14370), and members come
+to differ after a crash (issue 13766, pull request 14733), or after one has been added (issue
+14571)."""
 
 FILES: Final = ("cacert", "cert", "key")
 """The options that a URL may have, named as in etcdctl."""
@@ -73,8 +81,6 @@ class Value(NamedTuple):
 
 class EtcdLink(Link):
     """A connection to one member."""
-
-    # No warnings: etcd syncs to a majority, unless configured not to, which can't be detected.
 
     _connection: Connection
 
@@ -107,9 +113,12 @@ class EtcdLink(Link):
     def _check_version(self) -> None:
         with as_etcd_answers():
             version = str(self._connection.exchange("GET", "/version")["etcdserver"])
-            is_too_old = tuple(map(int, version.split(".")[:2])) < OLDEST
-        if is_too_old:
+            major, minor, patch = map(int, re.findall("[0-9]+", version)[:3])
+        if (major, minor) < OLDEST:
             raise EngineTooOldError(self._where, f"etcd {version}", ".".join(map(str, OLDEST)))
+        # etcd syncs to a majority, unless configured not to, which can't be detected.
+        if patch < SAFE.get((major, minor), 0):
+            self.warnings = (DurabilityWarning(f"etcd {version}", Risk.DIVERGENCE),)
 
     def make(self, record: uuid.UUID, given_up: Sequence[uuid.UUID]) -> None:
         self._current_index()

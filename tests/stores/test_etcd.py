@@ -11,8 +11,10 @@ import pytest
 
 from fibcore.command import cli
 from fibcore.problems import EngineUnavailableError, NoRightError
+from fibcore.stores import DurabilityWarning, Risk
 from fibcore.stores.engine import EngineStore
 from fibcore.stores.etcd import EtcdLink, EtcdOpener
+from fibcore.stores.etcd_connection import Connection
 from tests.support.engine_stores import opener_at
 from tests.support.engines import Etcd, EtcdCluster
 from tests.support.waiting import until
@@ -99,6 +101,37 @@ def test_a_command_is_served_by_any_member(
     with cluster.members[0].hung():
         assert cli.main(["set-index", "7"]) == cli.main(["show", "--digits"]) == 0
     assert capsys.readouterr().out.endswith("\n13\n")
+
+
+@pytest.mark.proves("shared", "a version of etcd that can lose acknowledged steps is reported")
+@pytest.mark.parametrize(
+    ("version", "is_safe"),
+    [
+        ("3.4.0", False),
+        ("3.4.21", False),
+        ("3.4.22", True),
+        ("3.5.0-rc.1", False),
+        ("3.5.5", False),
+        ("3.5.6", True),
+        ("3.6.0", True),
+        ("4.0.0", True),
+    ],
+)
+def test_a_version_that_can_lose_acknowledged_steps_is_reported(
+    cluster: EtcdCluster, version: str, is_safe: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = Connection.exchange
+
+    def of_version(self: Connection, method: str, path: str, *more: Any) -> dict[str, Any]:
+        reply = exchange(self, method, path, *more)
+        return {**reply, "etcdserver": version} if path == "/version" else reply
+
+    monkeypatch.setattr(Connection, "exchange", of_version)
+    opener = opener_at(cluster.url)
+    opener.create(0)
+    with closing(opener.open()) as store:
+        warned = (DurabilityWarning(f"etcd {version}", Risk.DIVERGENCE),)
+        assert store.warnings == opener.describe().warnings == (() if is_safe else warned)
 
 
 class NoEtcd(BaseHTTPRequestHandler):
