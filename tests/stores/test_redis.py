@@ -1,25 +1,28 @@
 """The store in Redis: what is waited for, the role of its server, and its URLs."""
 
 import math
+import re
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from typing import NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import pytest
 
-from fibcore.problems import EngineUnavailableError
-from fibcore.stores import DurabilityWarning, Risk
+from fibcore.problems import EngineUnavailableError, StoreProblem
+from fibcore.stores import DurabilityWarning, Risk, redis
 from fibcore.stores import engine as module
 from fibcore.stores.engine import EngineStore
 from fibcore.stores.redis import RedisOpener
-from fibcore.stores.redis_durability import judge
+from fibcore.stores.redis_durability import Durability, judge
 from fibcore.stores.sentinel import Sentinels
 from fibcore.stores.urls import shown
 from tests.support.engine_stores import opener_at
 from tests.support.engines import Redis
+from tests.support.keys import key, step
 from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE, until
 
@@ -54,6 +57,56 @@ def test_what_redis_is_waited_for_goes_by_its_version_and_settings(
     assert found.warnings == ((DurabilityWarning(f"appendfsync={fsync}", risk),) if risk else ())
     names = [each[:-1] for each in found.confirmations]
     assert names == ([("WAITAOF", 1, replicas)] if waits else [("WAIT", replicas)][:replicas])
+
+
+# Rights
+
+RIGHTS: Final = (
+    *("client|setname", "select", "role", "info", "config|get", "script|load", "evalsha"),
+    *("multi", "exec", "hget", "hset", "hdel", "hscan", "wait"),
+)
+"""The commands that docs/scale.md says a node needs, but for WAITAOF, which needs a version 7.2."""
+
+
+def rights_are_enough(server: Redis, commands: Sequence[str]) -> bool:
+    """Whether a node does all that it ever does, and is told of no missing right."""
+    allowed = " ".join(f"+{each}" for each in commands)
+    server.cli(*f"acl setuser narrow reset on >secret ~fibcore:{{rights}} {allowed}".split())
+    far = opener_at(f"redis://narrow:secret@{server.host}:{server.port}/1", "rights")
+    far.max_keys = 1
+    with closing(far.open()) as store:
+        index = store.read()
+        for number in range(2):
+            assert step(store, key(number, since=index + number)) == index + number + 1
+        assert store._link is not None
+        records, _ = store._link.records("")
+        store._link.remove(records)
+        return not store.warnings
+
+
+@pytest.mark.proves("shared", "a Redis user with the documented rights, and no other, can step")
+@pytest.mark.usefixtures("patient", "processes")
+def test_the_documented_rights_are_enough_and_each_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_KEYED", 1)
+    # As with min-replicas-to-write, but that there is no replica here.
+    waits = (("WAIT", 0, 10),)
+    monkeypatch.setattr(redis, "judge", lambda replies: Durability(judge(replies)[0], waits))
+    text = (Path(__file__).parents[2] / "docs/scale.md").read_text()
+    (said,) = re.findall(r"in Redis (.*?) on the key", text, re.DOTALL)
+    documented = {each.lower().replace(" ", "|") for each in re.findall("`([A-Z ]+)`", said)}
+    assert documented == {*RIGHTS, "waitaof"}
+    with Redis() as server:
+        assert opener_at(f"{server.url}/1", "rights").create(0) is None
+        assert rights_are_enough(server, RIGHTS)
+        for each in RIGHTS:
+            others = [other for other in RIGHTS if other != each]
+            if each in ("info", "config|get"):
+                assert not rights_are_enough(server, others)
+            else:
+                with pytest.raises(StoreProblem):
+                    rights_are_enough(server, others)
 
 
 # The role
