@@ -297,8 +297,8 @@ ENGINE_BUGS: Final = {
         "self._confirms and self._ask(TOUCH, self._sequence, self._record) is None",
         "False",
         POSTGRESQL,
-        combination="failover after a crash",
-        client_kinds=("conditional", "twins"),
+        combination="failover",
+        client_kinds=("twins", "conditional", "keyed"),
         variant="with a standby",
     ),
     "a_key_is_kept_after_its_step_in_redis": Bug(

@@ -414,7 +414,7 @@ def test_a_batch_that_was_rejected_in_doubt_is_never_applied(
 @pytest.mark.usefixtures("_leaving_connections")
 @pytest.mark.parametrize(
     ("place", "why"),
-    [("redis", "ahead"), ("postgresql", "ahead"), ("etcd", "dropped")],
+    [("redis", "ahead"), ("postgresql", "ahead")],
     indirect=["place"],
 )
 def test_a_rejected_batch_whose_number_is_not_used_up_would_step(
