@@ -146,12 +146,33 @@ def test_the_nodes_that_answered_are_listed_and_none_has_taken_over(
     assert viewer.page.locator("#events li").count() == 1
 
 
+def test_two_processes_of_a_node_take_turns_and_neither_was_restarted(
+    viewer: Viewer, balancer: Balancer
+) -> None:
+    """Both serve at one socket: the counts of each are compared with its own."""
+    one, other = balancer.nodes
+    other["process"] |= {"node": NAMES[0], "began": one["process"]["began"] + 0.1}
+    viewer.page.reload()
+    one["reads"], other["reads"] = 1_000_000, 5
+    balancer.answer(5)
+    viewer.sees_at("#server", "1 node in the last 5 minutes")
+    for pid in (70, 71):
+        viewer.sees_at("#server", f"Node {NAMES[0]}: process {pid}, healthy")
+    reads = viewer.page.locator("#charts p", has_text="reads").locator("span")
+    expect(reads).to_have_text("0")
+    assert viewer.text("#events") == ""
+    other["process"] |= {"pid": 99, "began": other["now"] + 0.5}  # The control.
+    balancer.answer(2)
+    viewer.sees_at("#events", f"Process 99 at node {NAMES[0]} serves: the server was restarted")
+    assert viewer.page.locator("#events li").count() == 1
+
+
 def test_a_node_whose_store_is_unavailable_is_named(viewer: Viewer, balancer: Balancer) -> None:
     unavailable = {"healthy": False, "reason": "Redis does not answer.", "index": None}
     balancer.nodes[1] |= unavailable
     balancer.answer(2)
     viewer.sees("#state", "Degraded")
-    viewer.sees("#banner", f"1 of 2 nodes unavailable. Node {NAMES[1]}: Redis does not answer.")
+    viewer.sees("#banner", f"1 of 2 processes unavailable. Node {NAMES[1]}: Redis does not answer.")
     viewer.sees("#index", "195")
     balancer.nodes[0] |= unavailable
     balancer.answer(1)

@@ -239,7 +239,7 @@ function showFacts(at) {
   const { now, process, standby, takeovers: taken, store, backup_copy: copy, shed_requests: shed } = latest;
   const shared = store.sequence !== null;
   show("who", shared ? "Nodes" : "Server");
-  if (shared) fact("server", `${plural(nodes.met.length, "node")} in the last 5 minutes`, ...nodes.met.map(node(at)));
+  if (shared) fact("server", `${plural(new Set(nodes.met.map(({ name }) => name)).size, "node")} in the last 5 minutes`, ...nodes.met.map(node(at)));
   else fact("server", `Serving for ${span(process.uptime)}`, `process ${process.pid}`, `since ${date(process.began * 1_000)}`);
   const there = {
     true: ["Ready", "takes over when the server ends"],
@@ -276,7 +276,7 @@ function showHealth(at) {
   else if (unavailable.length === serving.length) showState("bad", "Unavailable", latest.reason);
   else {
     const which = unavailable.map(({ name, status }) => `${sentence(name)}: ${status.reason}`).join(" ");
-    showState("warn", "Degraded", `${unavailable.length} of ${serving.length} nodes unavailable. ${which}`);
+    showState("warn", "Degraded", `${unavailable.length} of ${serving.length} processes unavailable. ${which}`);
   }
 }
 
@@ -299,10 +299,10 @@ function showState(kind, word, banner = "") {
 }
 
 function drawCharts(now) {
-  const { each, recent } = samples.windows(nodes.charted, RECENT_MS);
+  const { each, recent } = samples.windows(nodes.charted?.id, RECENT_MS);
   const serving = nodes.serving(now).length;
   const apart = APART_MS * Math.max(1, serving);
-  const whose = nodes.met.length > 1 ? `, for ${nodes.charted}` : "";
+  const whose = nodes.met.length > 1 ? `, for ${nodes.charted.name}, process ${nodes.charted.status.process.pid}` : "";
   show("charted", `Averages over the last 10 seconds; charts of the last minutes${whose}`);
   const marks = takeovers.map((event) => event.at);
   const quiet = silentSince === null ? silences : [...silences, [silentSince, now]];
@@ -313,8 +313,8 @@ function take(status, number, asked) {
   const at = performance.now();
   const [before, began] = [latest, silentSince ?? asked];
   latest = status;
-  const replaced = nodes.take(status, at);
-  if (replaced && !isSameProcess(replaced, status)) {
+  const { id, replaced } = nodes.take(status, at);
+  if (replaced) {
     takeovers.push({ at, time: Date.now(), waited: at - began, status, node: nameOf(status) });
   }
   if (silentSince !== null) silences.push([silentSince, at]);
@@ -322,7 +322,7 @@ function take(status, number, asked) {
   recover(before, status, asked);
   if (number) showNumber(number.index, number.ends, at);
   else if (!known) show("first", "unknown");
-  samples.take({ at, status, index: number && highest.index, digits: number && known.digits });
+  samples.take({ id, at, status, index: number && highest.index, digits: number && known.digits });
   while (takeovers[0]?.at < at - KEPT_MS) takeovers.shift();
   while (silences[0]?.[1] < at - KEPT_MS) silences.shift();
   showHealth(at);
