@@ -1,6 +1,7 @@
 """``/metrics``: its counts, by both implementations, in both formats."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -9,8 +10,11 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.conftest import Engines
+from tests.support.engines import Redis
 from tests.support.implementations import IMPLEMENTATIONS, serving
-from tests.support.servers import Client
+from tests.support.nodes import Nodes
+from tests.support.servers import Client, listening_socket
 from tests.support.waiting import until
 from web.endpoints.record import REASONS
 
@@ -108,6 +112,38 @@ def test_metrics_identify_the_server_and_its_store(client: Client) -> None:
     assert values(found["fibcore_build_info"]) == {("1.0.0",): 1}
     assert values(found["fibcore_store_info"]) == {("exact", "sqlite", "", "full"): 1}
     assert values(found["process_resident_memory_bytes"])[()] > 10e6
+
+
+def test_counts_of_a_process_beside_another_have_its_pid(engines: Engines, tmp_path: Path) -> None:
+    """Scrapes of a node of a shared store reach either process: one counter would fall."""
+    with ExitStack() as stack:
+        nodes = Nodes(engines(Redis), tmp_path, stack)
+        listener = stack.enter_context(listening_socket())
+        both = [nodes.start(listener=listener) for _ in range(2)]
+        for each in both:
+            each.wait_until_it_serves()
+        steps: dict[str, float] = {}
+
+        def all_are_counted() -> bool:
+            both[0].client.get("/next")
+            counted = [
+                sample
+                for family in families(both[0].client).values()
+                if family.type in ("counter", "histogram")
+                for sample in family.samples
+            ]
+            (pid,) = {sample.labels["pid"] for sample in counted}
+            assert {"fibcore_steps_total", "process_cpu_seconds_total"} <= {
+                sample.name for sample in counted
+            }
+            (now,) = (each.value for each in counted if each.name == "fibcore_steps_total")
+            assert now >= steps.get(pid, 0)
+            steps[pid] = now
+            return steps.keys() == {str(each.pid) for each in both}
+
+        until(all_are_counted, "both processes are scraped")
+        gauges = families(both[0].client)["fibcore_index"].samples
+        assert gauges[0].labels == {}
 
 
 def test_openmetrics_says_since_when_it_counts(client: Client) -> None:

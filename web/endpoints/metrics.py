@@ -37,9 +37,11 @@ def _metrics(service: Service, request: Request, reply: Reply) -> None:
 
     def make() -> Answer:
         registry = CollectorRegistry()
-        registry.register(_Collector(gather(service), "openmetrics" in content_type))
+        record = gather(service)
+        registry.register(_Collector(record, "openmetrics" in content_type))
         ProcessCollector(registry=registry)
-        return answers.ok(content_type.encode(), encode(registry), answers.VARY)
+        metrics = registry if record.store.sequence is None else _Counts(registry, record)
+        return answers.ok(content_type.encode(), encode(metrics), answers.VARY)
 
     reply(service.renderings.answer(content_type, make))
 
@@ -116,6 +118,32 @@ class _Collector(Collector):
         for labels, number in _flat(value):
             add(labels, float(number))
         return family
+
+
+class _Counts(Collector):
+    """Metrics whose counts are labelled with their process.
+
+    The processes of a node of a shared store serve side by side at one address. Without the label,
+    a scrape of the other one would be a counter that falls, which Prometheus takes for a restart.
+
+    Args:
+        metrics: all metrics.
+        record: the record of the process.
+    """
+
+    def __init__(self, metrics: Collector, record: Status) -> None:
+        self._metrics = metrics
+        self._pid = str(record.process.pid)
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics."""
+        for family in self._metrics.collect():
+            if family.type in ("counter", "histogram"):
+                family.samples = [
+                    each._replace(labels={**each.labels, "pid": self._pid})
+                    for each in family.samples
+                ]
+            yield family
 
 
 def _flat(value: Any) -> Iterator[tuple[list[str], Any]]:
