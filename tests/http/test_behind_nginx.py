@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import httpx
 import pytest
 
 from fibcore import AsyncClient, Client
 from fibcore.client import NoAnswerError, Number
 from tests.support import requires
 from tests.support.documents import block
-from tests.support.fake_server import FakeServer, answer, lose
+from tests.support.fake_server import FakeServer, answer, lose, shed
 from tests.support.implementations import serving
 from tests.support.ports import free_port
 from tests.support.reference import fibonacci
@@ -63,7 +64,6 @@ class Proxy(NamedTuple):
 @contextmanager
 def nginx(folder: Path, port: int, *, without: str = "") -> Iterator[Proxy]:
     """nginx as the document has it, before the appliance at ``port``."""
-    program = requires.program("nginx")
     certificate, key, users = (folder / name for name in ("cert.pem", "key.pem", "users"))
     names = f"subjectAltName=DNS:{NAME},IP:127.0.0.1"
     openssl(
@@ -83,13 +83,21 @@ def nginx(folder: Path, port: int, *, without: str = "") -> Iterator[Proxy]:
         ("/etc/nginx/fibcore.users", str(users)),
     ):
         documented = documented.replace(there, here) if there else documented
+    with running(folder, proxy.port, documented):
+        yield proxy
+
+
+@contextmanager
+def running(folder: Path, port: int, documented: str) -> Iterator[None]:
+    """nginx with this configuration, which listens on ``port``."""
     config = folder / "nginx.conf"
     config.write_text(AROUND.format(folder=folder, documented=documented))
-    with subprocess.Popen([program, "-p", folder, "-c", config, "-e", folder / "error.log"]) as run:
+    program, errors = requires.program("nginx"), folder / "error.log"
+    with subprocess.Popen([program, "-p", folder, "-c", config, "-e", errors]) as run:
         try:
-            until(lambda: listens(proxy.port) or run.poll() is not None, "nginx listens")
-            assert run.poll() is None, folder.joinpath("error.log").read_text()
-            yield proxy
+            until(lambda: listens(port) or run.poll() is not None, "nginx listens")
+            assert run.poll() is None, errors.read_text()
+            yield
         finally:
             run.terminate()
 
@@ -154,3 +162,36 @@ def test_nginx_sends_a_step_once(tmp_path: Path, without: str, index: int) -> No
         server.will(lose)
         assert (" 502 " in proxy.ask("next")) == (index == 2)
         assert server.index == index
+
+
+@pytest.mark.parametrize(
+    ("without", "statuses"),
+    [("", {200}), (" non_idempotent", {200, 503})],
+    ids=["as documented", "without that word"],
+)
+def test_nginx_sends_a_step_that_one_node_sheds_to_another(
+    tmp_path: Path, without: str, statuses: set[int]
+) -> None:
+    """Also a POST; and one whose answer is lost it sends once."""
+    documented = ROOT.joinpath("deploy/shared-store/nginx.conf").read_text()
+    assert without in documented
+    port = free_port()
+    with FakeServer() as one, FakeServer() as other:
+        for there, here in (
+            (without, ""),
+            ("127.0.0.1:8080", f"127.0.0.1:{port}"),
+            ("127.0.0.1:8081", f"127.0.0.1:{one.server_port}"),
+            ("127.0.0.1:8082", f"127.0.0.1:{other.server_port}"),
+        ):
+            documented = documented.replace(there, here) if there else documented
+        with running(tmp_path, port, documented):
+            one.will(*[shed] * 20)
+            found = [httpx.post(f"http://127.0.0.1:{port}/next").status_code for _ in range(8)]
+            assert set(found) == statuses
+            assert (one.index, other.index) == (0, found.count(200))
+            one.heal()
+            for each in (one, other):
+                each.will(lose)
+            before = one.index + other.index
+            assert httpx.post(f"http://127.0.0.1:{port}/next").status_code == 502
+            assert one.index + other.index == before + 1
