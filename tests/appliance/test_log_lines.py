@@ -82,7 +82,14 @@ def test_a_start_a_takeover_and_a_stop_are_events(database: Path, listener: sock
             until(lambda: all(each in second.log.text for each in said), "it has taken over")
             second.signal(signal.SIGTERM)
             assert second.wait() == 0
-    assert [each["event"] for each in lines(first)] == ["start", "new", "serving", "listening"]
+    events = [each["event"] for each in lines(first)]
+    # The tests may keep their databases in memory.
+    assert [each for each in events if each != "weakness"] == [
+        "start",
+        "new",
+        "serving",
+        "listening",
+    ]
     found = {each["event"]: each for each in lines(second)}
     assert found["standby"]["server"] == first.pid
     assert (found["serving"]["index"], found["stopped"]["index"]) == ("1", "1")
