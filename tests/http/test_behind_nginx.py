@@ -1,6 +1,7 @@
 """The nginx of docs/operations.md: TLS, authentication, and steps that are made once."""
 
 import asyncio
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from tests.support.ports import free_port
 from tests.support.reference import fibonacci
 from tests.support.supervised import ROOT
 from tests.support.waiting import PATIENCE, until
+from web.http.hub import IDLE_SECONDS
 
 pytestmark = pytest.mark.processes
 
@@ -162,6 +164,15 @@ def test_nginx_sends_a_step_once(tmp_path: Path, without: str, index: int) -> No
         server.will(lose)
         assert (" 502 " in proxy.ask("next")) == (index == 2)
         assert server.index == index
+
+
+@pytest.mark.parametrize("document", ["docs/operations.md", "deploy/shared-store/nginx.conf"])
+def test_nginx_closes_an_idle_connection_before_the_server_does(document: str) -> None:
+    """Otherwise it sends a step on a connection that is being closed, and answers 502."""
+    (seconds,) = re.findall(
+        r"(?m)^ +keepalive_timeout (\d+)s;$", ROOT.joinpath(document).read_text()
+    )
+    assert int(seconds) < IDLE_SECONDS
 
 
 @pytest.mark.parametrize(
