@@ -176,4 +176,4 @@ $(BIN)/pip:
 	@test -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || { \
 		echo "Python's headers are missing. On Debian: apt-get install python3-dev" >&2; exit 1; }
 	@echo "Making $(VENV) ..." >&2
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -126,6 +126,23 @@ def test_an_environment_that_is_not_finished_is_made_again(
     assert ("-m venv .venv" in planned.stdout) == ("pip" not in made)
 
 
+def test_an_environment_that_can_not_be_finished_is_removed(home: Path, tmp_path: Path) -> None:
+    """As on a full disk, where even pip itself is incomplete."""
+    home.joinpath(".venv").unlink()
+    python = tmp_path / "python"
+    python.write_text(
+        f"""#!/bin/sh
+[ "$2" = venv ] || exec {sys.executable} "$@"
+mkdir -p "$3/bin" && touch "$3/bin/pip" && exit 1
+"""
+    )
+    python.chmod(0o755)
+    made = ended(home, requires.program("make"), f"PYTHON={python}", ".venv/bin/pip")
+    assert made.returncode != 0
+    assert "Making .venv" in made.stderr
+    assert not home.joinpath(".venv").exists()
+
+
 def test_a_truncated_database_goes_on_by_the_command_it_names(home: Path) -> None:
     database = home / "var" / "fibcore.db"
     database.parent.mkdir()
