@@ -98,6 +98,12 @@ def _check_what_supervisord_needs(folder: Path, settings: Settings) -> None:
         ) from error
 
 
+def _as_a_follower() -> None:
+    """End with the parent, and not at a Ctrl-C, which ends the parent only after the last lines."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def main() -> NoReturn:
     """Check, and become supervisord."""
     folder = Path.cwd()
@@ -129,7 +135,7 @@ def main() -> NoReturn:
     subprocess.Popen(
         ["tail", "-q", "-n", "0", "-F", *LOGS],
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
+        preexec_fn=_as_a_follower,
     )
     supervisord = str(Path(sys.prefix, "bin", "supervisord"))
     command = [supervisord, "--nodaemon", "--silent", "--configuration", "supervisord.conf"]

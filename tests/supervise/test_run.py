@@ -80,6 +80,27 @@ def test_a_command_refuses_another_store_than_a_server_of_its_folder_has(
     )
 
 
+def test_ctrl_c_shows_the_last_lines_of_the_log(home: Path) -> None:
+    """A terminal interrupts the whole process group, including what shows the log."""
+    with home.joinpath("terminal").open("w") as terminal:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "supervise.run"],
+            cwd=home,
+            env=environment({"FIB_PORT": str(free_port())}),
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+        )
+    try:
+        until(lambda: "serving from" in said(home) or process.poll() is not None, "it serves")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert "stopped at index 0\n" in said(home)
+
+
 @pytest.mark.proves("processes", "its folder has any other name", "it is served from")
 def test_a_folder_of_any_other_name_is_served_from_with_its_settings(
     tmp_path_factory: pytest.TempPathFactory,
