@@ -121,7 +121,7 @@ def main() -> NoReturn:
         wrong = [error]
     if settings is None or wrong:
         for problem in wrong:
-            print(f"fibcore: {problem.explain()}", file=sys.stderr)
+            print(f"fibcore: {problem.explain('')}", file=sys.stderr)
         sys.exit(wrong[0].status)
     if "JOURNAL_STREAM" not in os.environ:
         print(

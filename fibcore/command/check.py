@@ -54,7 +54,7 @@ def report(options: argparse.Namespace) -> Report:  # noqa: ARG001
         risk = file_system.warning_at(settings.database)
         if risk is not None:
             lines.append(f"warning: {risk.explain('The database')}")
-    facts = {"good": status == os.EX_OK, "problems": [each.explain() for each in problems]}
+    facts = {"good": status == os.EX_OK, "problems": [each.explain("") for each in problems]}
     return Report(lines, facts, tuple(problems), status)
 
 

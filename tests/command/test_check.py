@@ -108,6 +108,8 @@ def test_check_names_a_file_that_this_user_may_not_use(
     assert (status, complaints.count("\n")) == (os.EX_CONFIG, 1)
     assert f"{refused[0]}" in complaints
     assert "This user may not use" in complaints
+    problem = json.loads(fibcore("check", "--json")[1])["problems"][0]
+    assert complaints == f"fibcore: {problem}\n"
     refused[:] = [str(tmp_path)]
     status, _, complaints = fibcore("check")
     assert (status, complaints.count("\n")) == (os.EX_CONFIG, 1)

@@ -131,6 +131,18 @@ def test_make_run_reports_an_unwritable_folder(home: Path, reject: Reject) -> No
     assert f"{home}/file/fibcore.db can't be used: {home}/file is not a folder" in line
 
 
+def test_make_run_does_not_say_that_it_retries(
+    home: Path, reject: Reject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = home / "fib.db.lock"
+    lock.touch()
+    # root may use any
+    monkeypatch.setattr(os, "access", lambda path, _: str(path) != str(lock))
+    line = reject(home, os.EX_NOPERM, FIB_STATE="fib.db")
+    assert f"This user may not use {lock}: permission denied. Give this user" in line
+    assert line.endswith("write permission.\n")
+
+
 @pytest.mark.proves(
     "processes",
     "its folder has a name that supervisord does not support",
