@@ -184,7 +184,7 @@ class DriverMissingError(StoreSettingError):
         "FIB_STORE is a {scheme} URL, and the driver for {scheme} is not installed. Nothing has "
         "been changed."
     )
-    way_out = "Install it: pip install 'fibcore[{scheme}]'."
+    way_out = "Install it, in a checkout: make stores; elsewhere: pip install 'fibcore[{scheme}]'."
 
 
 class CantListenError(Problem):

@@ -55,6 +55,10 @@ def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> N
     assert "\n" not in message
 
 
+def test_a_missing_driver_is_installed_by_make_stores_in_a_checkout() -> None:
+    assert "Install it, in a checkout: make stores;" in explain(DriverMissingError("redis"))
+
+
 def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
     cut = known(problems.DatabaseInvalidError(WHERE, "it is malformed"), 1009, last=True)
     assert explain(cut).endswith(f"with no step lost: {typed('fibcore set-index 1009')}.")
