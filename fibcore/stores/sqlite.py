@@ -73,7 +73,7 @@ class SqliteStore:
         self._max_keys = max_keys
         self._keys: KeptKeys | None = None
         """Read when the first key arrives: a takeover does not wait for it."""
-        self._commits = 0
+        self._open_files = contextlib.ExitStack()
         with with_evidence(path):
             with sqlite_file.explained(path):
                 is_new = not files.is_there(path)
@@ -96,10 +96,11 @@ class SqliteStore:
             index = Evidence.of(path).resume_index(self._index)
             # While this reader is open, the writer need not read the WAL again.
             self._connection = sqlite_file.connect(path)
+            self._open_files.callback(self._connection.close)
             try:
                 self._prepare(synchronous, index)
             except BaseException:
-                self._connection.close()
+                self._open_files.close()
                 raise
 
     def _prepare(self, synchronous: Synchronous, index: int) -> None:
@@ -178,13 +179,11 @@ class SqliteStore:
         """
         # Keeps others from adding to the WAL, and makes one where there is none.
         self._connection.execute("BEGIN IMMEDIATE")
-        fd = os.open(files.wal_path(self._path), os.O_RDWR | os.O_CLOEXEC)
-        try:
-            for at in range(0, os.fstat(fd).st_size, COPIED_SIZE):
-                _write(fd, os.pread(fd, COPIED_SIZE, at), at)
-            self._connection.execute("COMMIT")
-        finally:
-            os.close(fd)
+        self._wal = fd = os.open(files.wal_path(self._path), os.O_RDWR | os.O_CLOEXEC)
+        self._open_files.callback(os.close, fd)
+        for at in range(0, os.fstat(fd).st_size, COPIED_SIZE):
+            _write(fd, os.pread(fd, COPIED_SIZE, at), at)
+        self._connection.execute("COMMIT")
 
     def _reserve_wal(self) -> None:
         """Allocate all the space that the WAL will need, so that no commit needs any.
@@ -194,18 +193,14 @@ class SqliteStore:
         commit into allocated space changes no metadata, which makes its sync shorter. SQLite takes
         zeros for the end of its WAL.
         """
-        fd = os.open(files.wal_path(self._path), os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            # Keeps others from adding to the WAL.
-            self._connection.execute("BEGIN IMMEDIATE")
-            size = os.fstat(fd).st_size
-            # It may be larger: because of a reader, or left by another version. Zeros are written,
-            # since a file system may deny later what it has only promised. The commit that
-            # follows writes to the same file, and its sync covers this.
-            _write(fd, bytes(max(0, self._wal_reserve - size)), size)
-            self._connection.execute("COMMIT")
-        finally:
-            os.close(fd)
+        # Keeps others from adding to the WAL.
+        self._connection.execute("BEGIN IMMEDIATE")
+        size = os.fstat(self._wal).st_size
+        # It may be larger: because of a reader, or left by another version. Zeros are written,
+        # since a file system may deny later what it has only promised. The commit that follows
+        # writes to the same file, and its sync covers this.
+        _write(self._wal, bytes(max(0, self._wal_reserve - size)), size)
+        self._connection.execute("COMMIT")
 
     def _take_over_the_high_water_mark(self, synchronous: Synchronous) -> None:
         """Record the index of the database while nobody else can move it.
@@ -297,6 +292,7 @@ class SqliteStore:
 
     def _commit(self, index: int, write: Callable[[int], None]) -> None:
         try:
+            self._make_room_in_wal()
             write(index)
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
@@ -306,9 +302,6 @@ class SqliteStore:
             raise CommitFailedError(self._path, index, str(error)) from error
         self._index = index
         self._high_water_mark.record(index)
-        self._commits += 1
-        if self._commits % WAL_PAGES == 0:
-            self._report_wal()
 
     def _move(self, index: int) -> None:
         cursor = self._connection.execute(
@@ -359,35 +352,31 @@ class SqliteStore:
         """Commit ``index``, which may be lower, and drop all keys; raises as ``commit``."""
         self._commit(index, self._drop_keys)
 
-    def _report_wal(self) -> None:
-        """Log each time that the WAL has doubled past its space, and when it is back.
+    def _make_room_in_wal(self) -> None:
+        """Move a WAL that has outgrown its space into the database, so that it can restart there.
 
-        It can't restart while anybody reads it, nor while it can't be moved into the database.
-        SQLite ignores errors of the checkpoints that it makes after commits: under ``full`` they do
-        no harm, since the WAL is on the disk, and is moved again.
+        A reader, such as a backup, lets it grow. SQLite moves it after a commit, and ignores errors
+        of that: under ``full`` they do no harm, since the WAL is on the disk, and is moved again.
+        Before a commit, the first one after the reader has left needs no space on a full disk, and
+        a WAL that can't be moved does not grow until the disk is full.
 
         Raises:
-            CommitFailedError: it can't be moved into the database.
+            sqlite3.Error: it can't be moved.
         """
-        try:
-            size = files.wal_path(self._path).stat().st_size
-        except OSError:  # Somebody has removed it, which must not fail a commit.
-            return
-        if size >= 2 * self._wal_reported:
-            self._wal_reported = size
-            try:
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            except sqlite3.Error as error:
-                raise CommitFailedError(self._path, self._index, str(error)) from error
-            logger.warning(
-                "The WAL of %s has grown to %d bytes, because another program keeps a read "
-                "transaction open. Nothing is lost, and steps go on until the disk is full, but a "
-                "takeover rewrites the whole WAL before it serves. End that program, or its "
-                "transaction (fuser %s shows who has the database open).",
-                *(self._path, size, self._path),
-                extra=event("wal grows", bytes=size),
-            )
-        elif size <= self._wal_reserve < self._wal_reported:
+        size = os.lseek(self._wal, 0, os.SEEK_END)
+        if size > self._wal_reserve:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            if size >= 2 * self._wal_reported:
+                self._wal_reported = size
+                logger.warning(
+                    "The WAL of %s has grown to %d bytes, because another program keeps a read "
+                    "transaction open. Nothing is lost, and steps go on until the disk is full, "
+                    "but a takeover rewrites the whole WAL before it serves. End that program, or "
+                    "its transaction (fuser %s shows who has the database open).",
+                    *(self._path, size, self._path),
+                    extra=event("wal grows", bytes=size),
+                )
+        elif self._wal_reported > self._wal_reserve:
             self._wal_reported = self._wal_reserve
             logger.info(
                 "The WAL of %s is back at %d bytes.",
@@ -397,7 +386,7 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the database."""
-        self._connection.close()
+        self._open_files.close()
         self._high_water_mark.close()
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 DATABASE: Final = SimulatedPath(f"{FOLDER}/fibcore.db")
 DATABASE_FILES: Final = ("fibcore.db", "fibcore.db-wal")
+COMMIT_PAGES: Final = 6
+"""More than any commit writes."""
 BACKUP_SECONDS: Final = 1.0
 PROMPT_SECONDS: Final = 0.5
 """Time within which a starting process detects another server."""
@@ -135,14 +137,15 @@ class Machine:
         world.after(0.05 + 0.2 * world.random.random(), None, self.start, slot)
 
     def _wal_reserve_is_exhausted(self) -> bool:
-        """Whether a reader has kept the WAL growing past its reserve on a full disk."""
+        """Whether a reader has used up the reserve of the WAL, and the disk is full.
+
+        If the reader has left, that holds for the commit alone that is the first to find no room.
+        """
         shared = SHARED.get(self.disk.names["fibcore.db"])
-        return (
-            self.disk.is_full
-            and shared is not None
-            and any(shared.readers.values())
-            and len(shared.frames) >= 2 * self.run.plan.wal_pages
-        )
+        if not self.disk.is_full or shared is None:
+            return False
+        room = 2 * self.run.plan.wal_pages - len(shared.frames)
+        return room <= 0 if any(shared.readers.values()) else 0 <= room < COMMIT_PAGES
 
     def _starts_without_store(self, process: MachineProcess) -> None:
         """Allow a process to answer 503 only if no other has the store open."""

@@ -138,6 +138,10 @@ MACHINE_COMBINATIONS: Final[Combinations] = {
     ),
     "a kill with a reader": (("open_reader", "", 0.0, 9.0), ("kill", "", 2.0, 0.0)),
     "a full disk": (("full_disk", "", 0.5, 3.0), ("kill", "", 1.0, 0.0)),
+    "a full disk after a stopped backup": (
+        ("stop_backup", "", 0.5, 2.0),
+        ("full_disk", "", 2.5, 4.0),
+    ),
     "permission lost at a start": (("folder_denied", "", 0.0, 1.0), ("kill", "", 0.5, 0.0)),
     "permission lost at each start": (
         ("kill", "", 1.0, 0.0),

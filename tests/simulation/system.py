@@ -299,6 +299,7 @@ os: Final = namespace(
     fsync=_fsync,
     lstat=lambda path: SimulatedPath(path).stat(),
     fstat=lambda fd: Status.of(_file(fd).inode),
+    lseek=lambda fd, at, whence: len(_file(fd).inode.cached) + at,  # noqa: ARG005
     ftruncate=lambda fd, size: _file(fd).inode.truncate(size),
     pread=lambda fd, size, at: calling_machine_process().disk.read(_file(fd), size, at),
     pwrite=lambda fd, data, at: calling_machine_process().disk.write(_file(fd), data, at),

@@ -135,6 +135,18 @@ def test_a_wal_that_a_reader_lets_grow_is_reported_and_shrinks(
         assert index_on_disk(database) == store.read() == 8 * WAL_PAGES
 
 
+@pytest.mark.proves("pairs", "a program that reads the database", "a disk that is full after it")
+def test_the_first_commit_after_a_reader_needs_no_space_for_the_wal(database: Path) -> None:
+    with closing(SqliteStore(database, "off")) as store:
+        wal = files.wal_path(database)
+        reserve = wal.stat().st_size
+        with reading(database, 0):
+            while wal.stat().st_size == reserve:
+                store.advance(1)
+        store.advance(1)
+        assert wal.stat().st_size == reserve
+
+
 class Unmoved(sqlite3.Connection):
     """The WAL can't be moved into the database; SQLite ignores that after a commit."""
 

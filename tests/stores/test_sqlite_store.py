@@ -325,10 +325,10 @@ def test_a_commit_whose_row_is_gone_fails(database: Path) -> None:
 
 
 def test_an_error_of_sqlite_at_a_commit_says_what_it_means(database: Path) -> None:
-    store = SqliteStore(database)
-    store.close()
-    with pytest.raises(CommitFailedError) as failed:
-        store.commit(1)
+    with closing(SqliteStore(database)) as store:
+        store._connection.close()
+        with pytest.raises(CommitFailedError) as failed:
+            store.commit(1)
     message = explain(failed.value)
     assert (
         f"The commit of index 1 to {database} failed: Cannot operate on a closed database"
