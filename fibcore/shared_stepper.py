@@ -310,6 +310,8 @@ class SharedStepper(Stepper):
             if steps or keys:
                 began = self._clock()
                 index = self._store.advance(steps, expected, self._max_index, keys)
+                if keys:
+                    self._keeps_keys = True
                 if steps:
                     self.batch_steps.observe(steps)
                     self.commit_seconds.observe(self._clock() - began)

@@ -11,6 +11,7 @@ group commit.
 
 import asyncio
 import enum
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,12 +20,20 @@ from typing import Any, NoReturn, TypeAlias
 
 from fibcore._sequence import Sequence, Snapshot
 from fibcore.admission import Admission
+from fibcore.events import event
 from fibcore.histogram import SECONDS, SIZES, Histogram
 from fibcore.idempotency_key import Key
-from fibcore.problems import DatabaseInvalidError, KeysUnavailableError, StoreUnavailableError
+from fibcore.problems import (
+    DatabaseInvalidError,
+    KeysUnavailableError,
+    StoreUnavailableError,
+    explain,
+)
 from fibcore.stores import DurabilityWarning, Store
 from fibcore.stores.keys import MAX_KEYED, NO_KEYS, KeyConflictError, Keys
 from fibcore.threads import Worker
+
+logger = logging.getLogger("fibcore")
 
 
 class Failure(enum.Enum):
@@ -120,6 +129,8 @@ class Stepper:
         """Steps that were found, by their keys, to have been made earlier."""
         self.keys_problem: KeysUnavailableError | None = None
         """Why the store could not keep keys, the last time that it failed to."""
+        self._keeps_keys = True
+        """Whether it kept the last ones; it is logged once that it does not."""
         self._batch: list[Waiting] = []
         self._failures: dict[int, Failure] = {}
         """The steps of the batch that are not made, by their position in it."""
@@ -353,6 +364,7 @@ class Stepper:
                 self._store.advance(steps, self.sequence.index, keys=keys)
             except (KeyConflictError, KeysUnavailableError) as error:
                 return partial(self._sort_out, self._outcomes(error, keys))
+            self._keeps_keys = True
         else:
             self._store.advance(steps, self.sequence.index)
         if steps:
@@ -366,6 +378,9 @@ class Stepper:
         """The outcomes of keyed steps for which nothing was committed."""
         if isinstance(error, KeysUnavailableError):
             self.keys_problem = error
+            if self._keeps_keys:
+                logger.error("%s", explain(error), extra=event("no keys"))
+            self._keeps_keys = False
             return dict.fromkeys(keys, Failure.KEYS_UNAVAILABLE)
         found: dict[Key, Outcome] = {}
         for key, index in error.found.items():

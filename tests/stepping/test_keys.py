@@ -10,6 +10,8 @@ from tests.support.fake_stores import DOWN
 from tests.support.keys import key
 from tests.support.stepper_harness import Harness
 
+FULL = KeysUnavailableError("x", "it is full")
+
 
 def test_a_key_is_answered_with_the_step_that_it_made(loop: Loop) -> None:
     with Harness(loop) as it:
@@ -102,12 +104,25 @@ def test_a_store_that_can_keep_no_keys_makes_the_other_steps(loop: Loop) -> None
         it.ask("a", key=key(1))
         it.ask("b")
         loop.settle()
-        it.store.error = KeysUnavailableError("x", "it is full")
+        it.store.error = FULL
         it.reply()
         it.store.error = None
         it.reply()
         assert it.answers == [("a", 0, Failure.KEYS_UNAVAILABLE), ("b", 1, None)]
         assert str(it.stepper.keys_problem) == "x: it is full"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_it_is_logged_once_that_a_store_keeps_no_keys_until_it_does_again(
+    loop: Loop, caplog: pytest.LogCaptureFixture, shared: bool
+) -> None:
+    with Harness(loop, shared=shared) as it:
+        for number, error in enumerate((FULL, FULL, None, FULL), 1):
+            it.store.error = error
+            it.ask(str(number), key=key(number))
+            loop.settle()
+    assert caplog.text.count("x can't look up or save idempotency keys: it is full") == 2
+    assert it.answers[-1] == ("4", 1, Failure.KEYS_UNAVAILABLE)
 
 
 def test_a_batch_has_a_bounded_number_of_keys(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,9 +101,10 @@ def test_the_wal_stays_bounded_under_a_steady_load(store: SqliteStore, database:
 
 @pytest.mark.proves("6", "the WAL on disk", control="without checkpoints")
 def test_the_wal_would_grow_past_its_bound_without_checkpoints(
-    store: SqliteStore, database: Path
+    store: SqliteStore, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store._connection.execute("PRAGMA wal_autocheckpoint = 0")
+    monkeypatch.setattr(store, "_make_room_in_wal", lambda: None)
     assert largest_wal(store, database) > 2 * RESERVED
 
 
