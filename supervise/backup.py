@@ -98,7 +98,8 @@ class BackupCopy:
             if sqlite_file.read_index(connection, self._database) < self.index:
                 # fibcore set-index --lower ran in the meantime, so this copy is now wrong. That
                 # command removes a copy with a higher index only after it lowered the database.
-                self._path.unlink(missing_ok=True)
+                with sqlite_file.explained(self._path):
+                    self._path.unlink(missing_ok=True)
         self._made += 1
         if kept is None or time.monotonic() - self._logged > LOGGED_SECONDS:
             logger.info(
@@ -110,8 +111,7 @@ class BackupCopy:
 
     def _kept(self) -> int | None:
         """The index of the existing copy, if it is valid."""
-        with sqlite_file.explained(self._path):
-            identity = self._identify()
+        identity = self._identify()
         if identity is None or identity != self._identity:
             self.index = None
         if identity is not None and self.index is None:
@@ -129,10 +129,11 @@ class BackupCopy:
 
     def _identify(self) -> tuple[int, ...] | None:
         """What identifies the file and its content; None if there is none."""
-        if not files.is_there(self._path):
-            return None
-        found = self._path.lstat()
-        return found.st_ino, found.st_size, found.st_mtime_ns
+        with sqlite_file.explained(self._path):
+            if not files.is_there(self._path):
+                return None
+            found = self._path.lstat()
+            return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -106,6 +107,22 @@ def test_the_wal_would_grow_past_its_bound_without_checkpoints(
     store._connection.execute("PRAGMA wal_autocheckpoint = 0")
     monkeypatch.setattr(store, "_make_room_in_wal", lambda: None)
     assert largest_wal(store, database) > 2 * RESERVED
+
+
+def test_a_right_that_is_missing_after_a_copy_is_reported_and_ends_nothing(
+    store: SqliteStore, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = sqlite_file.copy
+
+    def copy_and_lose_the_right(*arguments: Any) -> int:
+        index = copy(*arguments)
+        monkeypatch.setattr(files, "is_there", Mock(side_effect=PermissionError(13, "denied")))
+        return index
+
+    store.commit(1)
+    monkeypatch.setattr(sqlite_file, "copy", copy_and_lose_the_right)
+    BackupCopy(database).refresh()
+    assert "may not use" in files.backup_problem_path(database).read_text()
 
 
 @pytest.mark.proves(
