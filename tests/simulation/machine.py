@@ -137,15 +137,15 @@ class Machine:
         world.after(0.05 + 0.2 * world.random.random(), None, self.start, slot)
 
     def _wal_reserve_is_exhausted(self) -> bool:
-        """Whether a reader has used up the reserve of the WAL, and the disk is full.
+        """Whether a reader has left no room for a commit in the reserve of the WAL, on a full disk.
 
-        If the reader has left, that holds for the commit alone that is the first to find no room.
+        If it has left, a WAL that has outgrown its reserve is moved before the next commit.
         """
         shared = SHARED.get(self.disk.names["fibcore.db"])
         if not self.disk.is_full or shared is None:
             return False
         room = 2 * self.run.plan.wal_pages - len(shared.frames)
-        return room <= 0 if any(shared.readers.values()) else 0 <= room < COMMIT_PAGES
+        return room < COMMIT_PAGES and (room >= 0 or any(shared.readers.values()))
 
     def _starts_without_store(self, process: MachineProcess) -> None:
         """Allow a process to answer 503 only if no other has the store open."""
