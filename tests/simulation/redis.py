@@ -98,7 +98,9 @@ class Redis(EngineServer):
         """Replace the hash, as an operator does."""
         if self.is_up and self.role == "master":
             self.hash = hash_
-            self._note_write()
+            offset = self._note_write()
+            if self.settings.get("appendfsync") == "always":
+                self._sync(offset, hash_)
 
     # Commands.
 
