@@ -1,6 +1,7 @@
 """Shared stores, each against a real server: batches, and lost messages."""
 
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -10,7 +11,7 @@ from fibcore.problems import EngineUnavailableError, LowerError, SequenceMissing
 from fibcore.stores import IndexConflictError
 from fibcore.stores.engine import EngineOpener, EngineStore
 from fibcore.stores.etcd import EtcdLink
-from fibcore.stores.link import Batch, RecordGoneError
+from fibcore.stores.link import Batch, Link, RecordGoneError
 from tests.faults.server_variants import WithoutIdentity
 from tests.support.engine_stores import opener
 from tests.support.engines import Engine
@@ -125,53 +126,50 @@ def test_without_its_identity_a_batch_is_made_twice(
     assert far.advance(1) == 3
 
 
-@pytest.mark.proves(
-    "shared", "a request that arrives late, after it was asked about on another connection: once"
-)
-def test_a_batch_that_arrives_late_is_not_made_again(
-    made: EngineOpener, monkeypatch: pytest.MonkeyPatch
-) -> None:
+FIRST, SECOND = Batch(1, 1, None, None), Batch(2, 1, None, None)
+
+
+@pytest.fixture
+def links(made: EngineOpener, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Link, Link]]:
+    """An old connection of a process, over which a copy may arrive, and its new one."""
     # PostgreSQL ends the old connection, where it can.
     monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
     process, record = uuid.uuid4(), uuid.uuid4()
     with closing(made.connect(process, None)) as old:
         old.make(record, ())
         with closing(made.connect(process, record)) as new:
-            first, second = Batch(1, 1, None, None), Batch(2, 1, None, None)
-            assert new.commit(first) == 1
-            for _ in range(2):
-                assert new.settle(1) == 1
-                with pytest.raises(IndexConflictError):
-                    old.commit(first)
-            assert new.commit(second) == 2
-            with pytest.raises(IndexConflictError):
-                old.commit(first)
-            assert new.read() == 2
+            yield old, new
+
+
+@pytest.mark.proves(
+    "shared", "a request that arrives late, after it was asked about on another connection: once"
+)
+def test_a_batch_that_arrives_late_is_not_made_again(links: tuple[Link, Link]) -> None:
+    old, new = links
+    assert new.commit(FIRST) == 1
+    for _ in range(2):
+        assert new.settle(1) == 1
+        with pytest.raises(IndexConflictError):
+            old.commit(FIRST)
+    assert new.commit(SECOND) == 2
+    with pytest.raises(IndexConflictError):
+        old.commit(FIRST)
+    assert new.read() == 2
 
 
 @pytest.mark.proves("shared", "a request that was rejected in doubt…")
-def test_a_batch_that_was_settled_as_not_applied_never_is(
-    made: EngineOpener, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_was_settled_as_not_applied_never_is(links: tuple[Link, Link]) -> None:
     """Nor is its number given back by a settlement that arrives late."""
-    monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
-    process, record = uuid.uuid4(), uuid.uuid4()
-    with closing(made.connect(process, None)) as old:
-        old.make(record, ())
-        with closing(made.connect(process, record)) as new:
-            first, second = Batch(1, 1, None, None), Batch(2, 1, None, None)
-            for _ in range(2):
-                assert new.settle(1) == 0
-            with pytest.raises(IndexConflictError):
-                old.commit(first)
-            assert new.commit(second) == 1
-            if not isinstance(old, EtcdLink):  # It compares the revision.
-                with pytest.raises(RecordGoneError):
-                    old.settle(1)
-            assert new.settle(2) == new.read() == 1
-
-
-# In etcd the revisions would not be those that it compares.
+    old, new = links
+    for _ in range(2):
+        assert new.settle(1) == 0
+    with pytest.raises(IndexConflictError):
+        old.commit(FIRST)
+    assert new.commit(SECOND) == 1
+    if not isinstance(old, EtcdLink):  # It compares the revision.
+        with pytest.raises(RecordGoneError):
+            old.settle(1)
+    assert new.settle(2) == new.read() == 1
 
 
 # Trouble
