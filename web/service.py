@@ -207,6 +207,8 @@ class Service(Backend):
             self.opening.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self.opening
+        if self._past_limit is not None:
+            self._past_limit.close()
         if self.stepper is None:
             return
         try:

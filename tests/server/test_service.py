@@ -88,6 +88,17 @@ async def test_a_store_past_the_largest_index_is_opened_once(
 
 
 @in_a_loop
+async def test_a_store_past_the_largest_index_is_closed_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(BlockingStore, "read", lambda _: 10**9)
+    opener = Opener()
+    async with service_of(opener):
+        assert not opener.store.closed
+    assert opener.store.closed
+
+
+@in_a_loop
 async def test_a_read_of_an_exclusive_store_is_answered_at_once() -> None:
     """Without a store, the result is None."""
     looks: list[int | None] = []
