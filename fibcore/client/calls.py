@@ -246,7 +246,10 @@ def _retry_after(reply: Reply | Lost) -> float:
 
 
 def _may_have_stepped(reply: Reply | Lost) -> bool:
-    return reply.status in UNKNOWN if isinstance(reply, Reply) else reply.sent
+    """Whether the step may have been made: for this request, or for another with its key."""
+    if isinstance(reply, Lost):
+        return reply.sent
+    return reply.status in UNKNOWN or reply.problem.get("key") == "outstanding"
 
 
 def _error(node: Node, reply: Reply | Lost, key: str | None) -> ClientError:

@@ -20,7 +20,7 @@ class NoAnswerError(ClientError):
     """No server answered before the timeout. Nothing has stepped for this call."""
 
     status = os.EX_UNAVAILABLE
-    sentence = "No server answers at {url} ({reason}). Nothing has stepped."
+    sentence = "No server answers at {url} ({reason}). This call has made no step."
     way_out = "Start one, or name another."
 
 
@@ -35,7 +35,9 @@ class UnavailableError(ClientError):
 
 
 class StepInDoubtError(ClientError):
-    """An answer was lost, and none arrived before the timeout: the step may have been made.
+    """The step may have been made: its answer was lost, and none arrived before the timeout.
+
+    The same goes for a step that another request with the same key asks for at that time.
 
     ``next(key=error.key)`` asks again: it makes the step if it has not been made, and returns its
     number.
