@@ -196,6 +196,10 @@ def test_a_failover_loses_what_its_replica_did_not_receive(
                 # For good: the kernel of the primary's host would send what that has written.
                 with it.other.deaf(it.host):
                     load.wait_for_steps(STEPS)
+                    for server in it.servers:
+                        # Now each node has seen an index that the replica does not have. One that
+                        # has not, since all of these steps were made by the others, would not exit.
+                        assert server.client.get("/current").status == 200
                     it.primary.kill()
                     it.fail_over()
                     for server in it.servers:
