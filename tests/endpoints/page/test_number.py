@@ -1,5 +1,6 @@
 """The number on the page: steps are clicked, and it is exact."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,12 @@ def lose(route: Route) -> None:
     route.abort()
 
 
+def log_in(route: Route) -> None:
+    """The step is made, and a proxy answers in place of the server."""
+    route.fetch()
+    route.fulfill(status=200, content_type="text/html", body="Log in")
+
+
 def keys(viewer: Viewer) -> list[str | None]:
     """The keys of the steps that the page requests from now on."""
     found: list[str | None] = []
@@ -69,10 +76,6 @@ def test_a_click_whose_answers_are_lost_steps_once(viewer: Viewer, client: Clien
 
 @pytest.mark.proves("client", "the page asks again for…")
 def test_a_200_of_another_is_no_answer_to_a_step(viewer: Viewer, client: Client) -> None:
-    def log_in(route: Route) -> None:
-        route.fetch()
-        route.fulfill(status=200, content_type="text/html", body="Log in")
-
     viewer.opens(client)
     viewer.sees("#index", "24,998")
     asked = keys(viewer)
@@ -103,14 +106,18 @@ def test_the_weak_tag_of_a_proxy_that_compresses_has_the_index(
 
 
 @pytest.mark.proves("client", "the page asks again for…")
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [(lose, "The server did not answer."), (log_in, "The reply is not from fibcore")],
+)
 def test_a_step_that_was_given_up_is_asked_for_at_the_next_click(
-    viewer: Viewer, client: Client
+    viewer: Viewer, client: Client, fault: Callable[[Route], None], reason: str
 ) -> None:
     viewer.opens(client)
     viewer.sees("#index", "24,998")
     viewer.page.clock.install()
     asked = keys(viewer)
-    viewer.page.route("**/next", lose)
+    viewer.page.route("**/next", fault)
     viewer.clicks("Next number")
     viewer.sees_at("#message", "Requesting the same step again")
 
@@ -119,6 +126,7 @@ def test_a_step_that_was_given_up_is_asked_for_at_the_next_click(
         return "next click" in viewer.text("#message")
 
     until(gives_up, "it gives up")
+    assert viewer.text("#message").startswith(reason)
     viewer.page.unroute("**/next")
     viewer.clicks("Next number")
     viewer.sees("#message", "Stepped to F(24,999).")

@@ -109,9 +109,9 @@ export async function step(index, waiting) {
       if (error.status === null || UNKNOWN.includes(error.status) || error.key === "outstanding") unsettled = key;
       else if (error.status === 409) unsettled = null;
       if (unsettled === null) throw error;
-    }
-    if (performance.now() + wait > end) {
-      throw new Problem("The server did not answer. The next click requests the same step again, and it is made only once.");
+      if (performance.now() + wait > end) {
+        throw new Problem(`${error.message} The next click requests the same step again, and it is made only once.`);
+      }
     }
     waiting();
     await new Promise((done) => setTimeout(done, wait * (0.5 + Math.random() / 2)));
