@@ -61,12 +61,12 @@ def test_a_line_has_a_value_its_quotes_and_a_comment(folder: Path, line: str, va
 
 
 @pytest.mark.parametrize("line", ["FIB_PORT", "PORT=1", "export FIB_PORT=1", "=", "FIB_PORT: 1"])
-def test_a_line_that_is_no_setting_is_an_error_with_its_number(folder: Path, line: str) -> None:
+def test_a_line_that_is_not_a_setting_is_reported_with_its_number(folder: Path, line: str) -> None:
     edit(folder, f"# words\n{line}\n")
     assert str(error(folder)).startswith(f"{folder}/fibcore.conf, line 2 is not FIB_NAME=value. ")
 
 
-def test_a_settings_file_that_can_not_be_read_is_an_error(folder: Path) -> None:
+def test_an_unreadable_settings_file_is_an_error(folder: Path) -> None:
     folder.joinpath(FILE).mkdir()
     assert "fibcore.conf can't be read: " in str(error(folder))
     folder.joinpath(FILE).rmdir()
@@ -74,7 +74,7 @@ def test_a_settings_file_that_can_not_be_read_is_an_error(folder: Path) -> None:
     assert "fibcore.conf can't be read: " in str(error(folder))
 
 
-def test_options_go_before_the_environment_the_file_and_the_defaults(folder: Path) -> None:
+def test_options_override_the_environment_then_the_file_then_the_defaults(folder: Path) -> None:
     edit(folder, "FIB_PORT=9000\nFIB_MAX_INDEX=5\nFIB_HOST=a\n")
     environ = {"FIB_PORT": "9001", "FIB_HOST": "b", "PATH": "/bin"}
     found = gather(environ, [Given("FIB_PORT", "9002", "--port")], folder=folder).values
@@ -84,7 +84,7 @@ def test_options_go_before_the_environment_the_file_and_the_defaults(folder: Pat
     assert found["FIB_SYNCHRONOUS"] == ("FIB_SYNCHRONOUS", "full", "default")
 
 
-def test_nothing_that_an_earlier_run_has_left_decides(folder: Path) -> None:
+def test_leftovers_of_an_earlier_run_decide_nothing(folder: Path) -> None:
     edit(folder, "FIB_PORT=9000\n")
     folder.joinpath("var").mkdir()
     folder.joinpath("var", "fibcore.env").write_text("FIB_PORT=9001\nFIB_STATE=/srv/x.db\n")
@@ -92,7 +92,7 @@ def test_nothing_that_an_earlier_run_has_left_decides(folder: Path) -> None:
     assert texts(folder)["FIB_STORE"] == f"sqlite:{folder}/var/fibcore.db"
 
 
-def test_a_process_with_every_setting_in_its_environment_reads_no_file(folder: Path) -> None:
+def test_with_every_setting_in_the_environment_no_file_is_read(folder: Path) -> None:
     """An edited file counts for all processes of the appliance at once, when it is started."""
     edit(folder, "FIB_STORE=sqlite:x.db\n")
     environ = gather({}, folder=folder).environ()
@@ -118,7 +118,7 @@ def test_a_process_with_every_setting_in_its_environment_reads_no_file(folder: P
         ("FIB_STATE=~nobody-is-called-so/x.db", {}, "~nobody-is-called-so/x.db"),
     ],
 )
-def test_the_database_is_one_wherever_it_is_asked_from(
+def test_every_current_folder_leads_to_the_same_database(
     folder: Path, line: str, environ: dict[str, str], database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit(folder, line)
@@ -127,13 +127,13 @@ def test_the_database_is_one_wherever_it_is_asked_from(
     assert Settings.of(gather(environ, folder=folder)).database == folder / database
 
 
-def test_a_file_of_the_environment_is_in_the_current_folder(folder: Path) -> None:
+def test_a_relative_file_in_the_environment_is_in_the_current_folder(folder: Path) -> None:
     folder.joinpath("elsewhere").mkdir()
     found = gather({"FIB_STATE": "x.db"}, folder=folder / "elsewhere")
     assert Settings.of(found).database == folder / "x.db"
 
 
-def test_a_file_that_names_the_store_is_one_wherever_it_is_asked_from(
+def test_every_current_folder_leads_to_the_same_store_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit(folder, "FIB_STORE=@secrets/store")
@@ -144,7 +144,7 @@ def test_a_file_that_names_the_store_is_one_wherever_it_is_asked_from(
     assert Settings.of(gather({}, folder=folder)).where == "redis://host/0"
 
 
-def test_a_wrong_value_names_its_file_and_line(folder: Path) -> None:
+def test_an_invalid_value_is_reported_with_its_file_and_line(folder: Path) -> None:
     edit(folder, "\nFIB_PORT=abc # why\nFIB_SYNCRONOUS=off\nFIB_MAX_INDEX=0\n")
     found = error(folder, {"FIB_HOST": ""})
     file, end = f"{folder}/fibcore.conf", " Nothing has been started or changed."
@@ -166,7 +166,7 @@ def test_a_wrong_value_names_its_file_and_line(folder: Path) -> None:
         ("FIB_MAX_IN_FLIGHT", "FIB_MAX_IN_FLIGHT has been renamed to FIB_MAX_ANSWER_BYTES. "),
     ],
 )
-def test_an_unknown_or_renamed_setting_is_an_error_with_its_name(
+def test_an_unknown_or_renamed_setting_is_reported_by_name(
     folder: Path, name: str, hint: str
 ) -> None:
     assert str(error(folder, {name: "1"})).startswith(hint)
@@ -174,13 +174,13 @@ def test_an_unknown_or_renamed_setting_is_an_error_with_its_name(
     assert str(error(folder)).startswith(f"{folder}/fibcore.conf, line 1: {hint}")
 
 
-def test_settings_that_do_not_matter_are_no_errors(folder: Path) -> None:
+def test_irrelevant_settings_are_not_checked(folder: Path) -> None:
     edit(folder, "FIB_PORT=abc\nFIB_NONSENSE=1\nFIB_STATE=x.db\n")
     found = Settings.of(gather({}, folder=home(), only=["FIB_STORE"]))
     assert (found.database, found.port) == (folder / "x.db", 8080)
 
 
-def test_home_is_the_folder_with_a_file_or_that_of_the_command(
+def test_home_is_the_folder_with_a_settings_file_or_else_of_the_command(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The current folder goes before that which the command is of."""
@@ -196,14 +196,14 @@ def test_home_is_the_folder_with_a_file_or_that_of_the_command(
     assert home() == elsewhere
 
 
-def test_every_setting_is_taken_out_of_an_environment() -> None:
+def test_every_setting_is_removed_from_an_environment() -> None:
     assert without_settings({"FIB_X": "1", "FIB": "2", "PATH": "/bin"}) == {
         "FIB": "2",
         "PATH": "/bin",
     }
 
 
-def test_the_names_that_were_are_no_settings() -> None:
+def test_former_names_are_not_settings() -> None:
     known = re.findall(r'_setting\(\s*"(FIB_\w+)"', Path(settings.__file__).read_text())
     assert set(settings.RENAMED.values()) <= set(known)
     assert not set(settings.RENAMED) & set(known)

@@ -39,7 +39,7 @@ def pulse() -> Iterator[Pulse]:
         yield pulse
 
 
-def test_a_beat_has_its_number_and_how_long_it_is_valid(pulse: Pulse) -> None:
+def test_a_beat_has_a_number_and_a_time_for_which_it_is_valid(pulse: Pulse) -> None:
     assert beat_of(os.getpid()) is None
     pulse.beat_within(120.0)
     assert beat_of(os.getpid()) == Beat(1, 120.0)
@@ -52,7 +52,7 @@ def test_a_beat_has_its_number_and_how_long_it_is_valid(pulse: Pulse) -> None:
     "sockets in `var/` are removed",
     "nobody is killed for that, and a server that hangs is: heartbeats are in memory",
 )
-def test_a_watcher_hears_each_beat_once_and_the_last_one_from_before(pulse: Pulse) -> None:
+def test_a_watcher_gets_each_beat_once_and_the_last_earlier_one(pulse: Pulse) -> None:
     pid = os.getpid()
     watched = Liveness(STARTED)
     assert watched.receive(beat_of(pid)) is None
@@ -65,7 +65,7 @@ def test_a_watcher_hears_each_beat_once_and_the_last_one_from_before(pulse: Puls
 
 
 @pytest.mark.processes
-def test_the_beats_of_another_process_are_its_own(pulse: Pulse) -> None:
+def test_each_process_has_its_own_beats(pulse: Pulse) -> None:
     pulse.beat_within(1.0)
     program = (
         "from fibcore.appliance.heartbeat import Heartbeat; heartbeat = Heartbeat(lambda: 2.5)\n"
@@ -84,7 +84,7 @@ def test_the_beats_of_another_process_are_its_own(pulse: Pulse) -> None:
 @pytest.mark.proves(
     "processes", "the watchdog can't read heartbeats any more", "nobody is killed for that"
 )
-def test_a_reader_without_access_takes_those_that_beat_before_for_alive(
+def test_a_reader_without_access_assumes_that_those_it_knows_are_alive(
     pulse: Pulse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pulse.beat_within(2.5)
@@ -95,7 +95,7 @@ def test_a_reader_without_access_takes_those_that_beat_before_for_alive(
     assert standby.receive(beat_of(os.getppid())) is None
 
 
-def test_a_heartbeat_that_is_closed_or_has_no_memory_disturbs_nobody(
+def test_a_closed_heartbeat_or_one_without_memory_does_no_harm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: object) -> int:
@@ -121,6 +121,6 @@ def test_by_default_a_server_that_hangs_is_killed_within_three_seconds() -> None
     assert STOPPED_SECONDS + POLL_SECONDS < 3
 
 
-def test_a_turn_may_take_longer_where_more_is_allowed_in_it() -> None:
+def test_higher_bounds_allow_a_longer_turn() -> None:
     assert longest_turn(2000, 1500) == 2.0
     assert longest_turn(1_000_000, 1500) > 100

@@ -28,7 +28,7 @@ def lines(server: ServerProcess) -> list[dict[str, Any]]:
 # JSON
 
 
-def test_a_line_has_the_words_the_event_and_its_fields() -> None:
+def test_a_line_has_the_text_the_event_and_its_fields() -> None:
     record = logging.LogRecord("fibcore", logging.WARNING, "", 0, "at %d", (7,), None)
     record.created = 1_700_000_000.25
     record.__dict__.update(event("stood", index="7", where=Path("/x")))
@@ -43,7 +43,7 @@ def test_a_line_has_the_words_the_event_and_its_fields() -> None:
     }
 
 
-def test_a_foreign_record_is_named_by_its_logger() -> None:
+def test_a_record_of_a_library_has_the_name_of_its_logger() -> None:
     """A failure stays on one line."""
     with closing(Pipe()) as pipe:
         pipe.log.writer.formatter = JsonFormatter()
@@ -57,7 +57,7 @@ def test_a_foreign_record_is_named_by_its_logger() -> None:
     assert found["message"].startswith("failed\nTraceback")
 
 
-def test_of_many_alike_the_count_is_a_field() -> None:
+def test_the_count_of_repeated_records_is_a_field() -> None:
     with closing(Pipe()) as pipe:
         pipe.log.writer.formatter = JsonFormatter()
         for number in range(MOST_ALIKE + 5):
@@ -69,7 +69,7 @@ def test_of_many_alike_the_count_is_a_field() -> None:
 
 
 @pytest.mark.processes
-def test_a_start_a_takeover_and_a_stop_are_events(database: Path, listener: socket.socket) -> None:
+def test_starts_takeovers_and_stops_are_events(database: Path, listener: socket.socket) -> None:
     settings = {"FIB_LOG_FORMAT": "json"}
     with ServerProcess(database, listener, settings, name="first") as first:
         first.log.expect("listening at")
@@ -114,7 +114,7 @@ def test_invalid_settings_are_a_critical_event(database: Path, listener: socket.
 # Backup copies, and shed requests
 
 
-def test_copies_are_logged_at_first_and_then_once_in_a_while(
+def test_backup_copies_are_logged_at_first_and_then_occasionally(
     database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)

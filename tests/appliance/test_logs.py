@@ -41,7 +41,7 @@ def test_records_are_written_line_by_line(pipe: Pipe) -> None:
     "requests are answered as before; what the log lacks is counted, and warnings from one place "
     "are limited in any case",
 )
-def test_a_log_that_nobody_reads_is_not_waited_for(pipe: Pipe) -> None:
+def test_an_unread_log_is_not_waited_for(pipe: Pipe) -> None:
     """Dropped records are counted."""
     in_the_pipe = 2**16 // len(f"INFO {'x' * 1000}\n") + 2
     logged = in_the_pipe + 2 * MOST_RECORDS
@@ -54,7 +54,7 @@ def test_a_log_that_nobody_reads_is_not_waited_for(pipe: Pipe) -> None:
 
 
 @pytest.mark.proves("system", "nobody reads the log, and…")
-def test_the_queue_of_the_log_is_bounded_in_bytes(pipe: Pipe) -> None:
+def test_the_log_queue_is_bounded_in_bytes(pipe: Pipe) -> None:
     size, logged = MAX_QUEUED // 10, 30
     for _ in range(logged):
         pipe.logger.info("x" * size)
@@ -68,7 +68,7 @@ def test_the_queue_of_the_log_is_bounded_in_bytes(pipe: Pipe) -> None:
 @pytest.mark.proves(
     "system", "nobody reads the log, and…", control="without a bound: it fills the memory"
 )
-def test_without_its_bound_the_queue_would_fill_the_memory(pipe: Pipe) -> None:
+def test_without_a_bound_the_log_queue_would_fill_memory(pipe: Pipe) -> None:
     pipe.log.queue.maxsize = sys.maxsize
     for _ in range(30):
         pipe.logger.info("x" * (MAX_QUEUED // 10))
@@ -82,7 +82,7 @@ def test_without_its_bound_the_queue_would_fill_the_memory(pipe: Pipe) -> None:
     "bytes of the log",
     "any: a line that is one too many is counted, and nobody waits for it",
 )
-def test_warnings_from_one_line_of_code_are_limited_and_counted(pipe: Pipe) -> None:
+def test_warnings_are_limited_and_counted_per_line_of_code(pipe: Pipe) -> None:
     """Other warnings are neither."""
     for number in range(MOST_ALIKE + 7):
         pipe.logger.warning("client %d has sent nonsense", number)
@@ -99,7 +99,7 @@ def test_warnings_from_one_line_of_code_are_limited_and_counted(pipe: Pipe) -> N
     pipe.read_until(f"WARNING 7 more suppressed in 10 s: {last}\n")
 
 
-def test_suppressed_records_are_reported_though_no_more_are_logged(
+def test_suppressed_records_are_reported_even_if_no_more_follow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("fibcore.appliance.logs.WINDOW_SECONDS", 0.01)
@@ -112,7 +112,7 @@ def test_suppressed_records_are_reported_though_no_more_are_logged(
         assert any(b"more suppressed" in line for line in log)
 
 
-def test_after_its_window_a_line_of_code_may_warn_again(pipe: Pipe) -> None:
+def test_a_line_of_code_may_warn_again_after_its_window(pipe: Pipe) -> None:
     for pipe.now in (0.0, WINDOW_SECONDS):
         pipe.logger.info("woken up")
         pipe.log.flush()
@@ -129,7 +129,7 @@ def test_a_critical_record_is_written_when_the_call_returns(pipe: Pipe) -> None:
         assert pipe.read().endswith("the end\n")
 
 
-def test_a_critical_record_is_not_waited_for_for_ever(
+def test_a_critical_record_is_waited_for_only_for_a_while(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fibcore.appliance.logs.FLUSH_SECONDS", 0.1)
@@ -139,7 +139,7 @@ def test_a_critical_record_is_not_waited_for_for_ever(
     assert "the end" not in pipe.read()
 
 
-def test_a_log_whose_reader_has_gone_disturbs_nobody() -> None:
+def test_a_log_whose_reader_has_exited_does_no_harm() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     log = Log(logging.Formatter(), write_end)
@@ -153,7 +153,7 @@ def test_a_log_whose_reader_has_gone_disturbs_nobody() -> None:
     "a stop signal arrives while the server queues a log record",
     "it exits: it does not wait for the lock that it holds itself",
 )
-def test_a_flush_does_not_wait_for_ever_for_the_lock_of_the_queue(
+def test_a_flush_waits_only_for_a_while_for_the_lock_of_the_queue(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A signal handler flushes the log, whatever the thread was doing when it was interrupted."""
@@ -198,7 +198,7 @@ def ask_often(server: ServerProcess, seconds: float) -> None:
 
 @pytest.mark.proves("system", "nobody reads the log: supervisord…")
 @pytest.mark.processes
-def test_a_server_whose_log_nobody_reads_serves_and_stops(tmp_path: Path) -> None:
+def test_a_server_with_an_unread_log_serves_and_stops(tmp_path: Path) -> None:
     with unread(tmp_path, "-m", "web") as server:
         ask_often(server, PATIENCE)
         server.signal(signal.SIGTERM)
@@ -211,7 +211,7 @@ def test_a_server_whose_log_nobody_reads_serves_and_stops(tmp_path: Path) -> Non
     control="the server wrote it itself: it answers nobody",
 )
 @pytest.mark.processes
-def test_a_server_that_wrote_its_log_itself_would_stall(tmp_path: Path) -> None:
+def test_writing_the_log_in_the_event_loop_would_stall_the_server(tmp_path: Path) -> None:
     with unread(tmp_path, *variant(writes_its_log_itself)[1:]) as server:
         assert server.client.get("/current").status == 200
         with pytest.raises(TimeoutError):

@@ -111,7 +111,7 @@ def test_an_invalid_setting_is_named_with_its_valid_values(
         ("FIB_STOP_TIMEOUT", 0, 60),
     ],
 )
-def test_a_number_is_taken_within_its_bounds_alone(
+def test_a_number_is_accepted_only_within_its_bounds(
     variable: str, least: float, most: float
 ) -> None:
     (name,) = (each.name for each in fields(Settings) if each.metadata["variable"] == variable)
@@ -133,7 +133,7 @@ def test_a_number_is_taken_within_its_bounds_alone(
         ("FIB_ACCESS_LOG", ("on", "off")),
     ],
 )
-def test_a_choice_is_taken_as_it_is_written(variable: str, choices: tuple[str, ...]) -> None:
+def test_choices_are_case_sensitive_and_exact(variable: str, choices: tuple[str, ...]) -> None:
     for each in choices:
         Settings.from_environ({variable: each})
     for text in (choices[0].upper(), "true", ""):
@@ -149,7 +149,7 @@ def test_credentials_in_an_invalid_store_are_not_shown() -> None:
         Settings.from_environ({"FIB_PORT": "a://b@c"})
 
 
-def test_a_file_holds_one_sequence_alone() -> None:
+def test_a_database_file_holds_only_one_sequence() -> None:
     assert Settings.from_environ({"FIB_SEQUENCE": DEFAULT_SEQUENCE}).database is not None
     with pytest.raises(SettingsError, match="a file holds only one"):
         Settings.from_environ({"FIB_SEQUENCE": "other"})
@@ -157,14 +157,14 @@ def test_a_file_holds_one_sequence_alone() -> None:
     assert Settings.from_environ(shared).sequence == "other"
 
 
-def test_the_store_is_named_once() -> None:
+def test_the_store_is_set_in_only_one_place() -> None:
     both = {"FIB_STATE": "fib.db", "FIB_STORE": "sqlite:fib.db"}
     assert Settings.from_environ(both).store == f"sqlite:{Path.cwd() / 'fib.db'}"
     with pytest.raises(SettingsError, match="FIB_STORE and FIB_STATE name different stores"):
         Settings.from_environ({**both, "FIB_STORE": "sqlite:other.db"})
 
 
-def test_the_largest_index_goes_with_the_kind_of_integer() -> None:
+def test_the_largest_index_depends_on_the_kind_of_integer() -> None:
     modular = {"FIB_INTEGERS": "uint64"}
     assert Settings.from_environ(modular).max_index == MAX_INDEX
     past_exact = str(MAX_EXACT_INDEX + 1)
@@ -176,7 +176,9 @@ def test_the_largest_index_goes_with_the_kind_of_integer() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(VARIABLES), st.text(max_size=12)))
-def test_any_text_is_accepted_or_rejected_with_its_variable(environ: dict[str, str]) -> None:
+def test_any_text_is_accepted_or_rejected_by_the_name_of_its_variable(
+    environ: dict[str, str],
+) -> None:
     message = "not invalid"
     try:
         Settings.from_environ(environ)
@@ -226,7 +228,7 @@ def rows_of_the_table() -> Iterator[str]:
 
 
 @pytest.mark.proves("shared", "a password is not in `ps` either: a store is named in a file")
-def test_a_store_is_named_in_a_file(tmp_path: Path) -> None:
+def test_the_store_may_be_given_in_a_file(tmp_path: Path) -> None:
     """Its password is then in no environment and on no command line."""
     file = tmp_path / "store"
     file.write_text("redis://:Zebra9@host/0\nanything\n")
@@ -265,14 +267,14 @@ def test_a_store_is_named_in_a_file(tmp_path: Path) -> None:
         ("0.0.0.0", "fib.test", {"fib.test"}),
     ],
 )
-def test_without_a_list_any_name_is_answered_only_off_the_loopback(
+def test_without_a_list_any_host_name_is_allowed_only_off_the_loopback(
     host: str, names: str, answered: frozenset[str] | None
 ) -> None:
     settings = Settings.from_environ({"FIB_HOST": host, "FIB_ALLOWED_HOSTS": names})
     assert settings.answered_hosts == answered
 
 
-def test_the_file_of_settings_lists_each_at_its_default() -> None:
+def test_the_settings_file_lists_each_setting_with_its_default() -> None:
     """Unedited, it changes nothing."""
     listed = re.findall(r"^#(FIB_\w+)=(.*)$", CONF.read_text(), re.MULTILINE)
     settings = [(each.metadata["variable"], each.metadata["default"]) for each in fields(Settings)]
@@ -280,7 +282,7 @@ def test_the_file_of_settings_lists_each_at_its_default() -> None:
     assert {each.source for each in gather({}, folder=CONF.parent).values.values()} == {"default"}
 
 
-def test_the_table_of_settings_has_them_all_in_their_order() -> None:
+def test_the_table_of_settings_lists_all_in_order() -> None:
     defaults = Settings.from_environ({})
     rows = []
     for setting in fields(Settings):

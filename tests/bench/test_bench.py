@@ -23,7 +23,7 @@ class TestRecords:
         with pytest.raises(ValueError, match="no values"):
             records.percentile([], 50)
 
-    def test_latency_counts_from_when_a_request_was_due(self) -> None:
+    def test_latency_is_measured_from_when_a_request_was_due(self) -> None:
         assert records.latencies([record(due=10, sent=500, done=600)]) == [590]
 
     def test_a_request_without_an_answer_leaves_a_gap(self) -> None:
@@ -39,7 +39,7 @@ class TestRecords:
         history = records.history(answers, ("next", "current", "previous"), 10, integers)
         check(history, first=10, last=last, integers=integers)
 
-    def test_steps_and_reads_in_order_are_right(self) -> None:
+    def test_ordered_steps_and_reads_are_correct(self) -> None:
         answers = [
             record(0, sent=1, done=2, index=11, residue=89),
             record(0, sent=1, done=3, index=12, residue=144),
@@ -55,7 +55,7 @@ class TestRecords:
         self.check(answers[:1], last=10)
 
     @pytest.mark.parametrize("status", [304, 412, 503])
-    def test_an_answer_with_another_status_is_no_step(self, status: int) -> None:
+    def test_an_answer_with_another_status_is_not_a_step(self, status: int) -> None:
         answers = [record(0, status=status)]
         self.check(answers, last=10)
         with pytest.raises(WrongAnswer, match="answered to nobody"):
@@ -90,20 +90,20 @@ Transfer/sec:      8.87MB
 """
 
 
-def test_what_wrk_prints_is_understood() -> None:
+def test_the_output_of_wrk_is_parsed() -> None:
     requests, seconds, latency, problems = loads.parse_wrk(WRK.format(problems=""))
     assert (requests, seconds, problems) == (203_682, 3.01, [])
     assert latency == {"50": 1_100, "90": 950, "99": 1_200_000}
 
 
-def test_what_went_wrong_in_wrk_is_a_problem_of_the_run() -> None:
+def test_an_error_in_wrk_is_a_problem_of_the_run() -> None:
     text = "  Socket errors: connect 0, read 3, write 0, timeout 0\n  Non-2xx or 3xx responses: 7\n"
     assert len(loads.parse_wrk(WRK.format(problems=text))[3]) == 2
     assert loads.parse_wrk("unable to connect")[3]
 
 
 class TestTools:
-    def test_all_packages_that_are_missing_are_named_before_the_first_section(
+    def test_all_missing_packages_are_named_before_the_first_section(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(machine, "_which", lambda name: None if name == "wrk" else name)
@@ -114,7 +114,7 @@ class TestTools:
 
 
 class TestCommand:
-    def test_a_url_is_for_locust_alone(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_only_locust_accepts_a_url(self, capsys: pytest.CaptureFixture[str]) -> None:
         options = arguments(["--only", "locust", "--url", "http://127.0.0.1:8080/"])
         assert options.url == "http://127.0.0.1:8080"
         for given in ([], ["--only", "memory"], ["--only", "locust", "memory"]):
@@ -122,7 +122,7 @@ class TestCommand:
                 arguments([*given, "--url", "http://127.0.0.1:8080"])
             assert "--url requires --only locust" in capsys.readouterr().err
 
-    def test_no_load_is_started_where_nothing_answers(self) -> None:
+    def test_no_load_starts_if_no_server_answers(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
         with pytest.raises(ConnectionError, match="No load was started"):

@@ -18,7 +18,7 @@ class TestCgroup:
             ("4:memory:/user.slice/a.scope\n", None),
         ],
     )
-    def test_the_limit_of_a_scope_is_read_from_the_right_group(
+    def test_the_limit_of_a_scope_is_read_from_its_own_cgroup(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, size: int | None
     ) -> None:
         monkeypatch.setattr(cgroup, "SCOPES", tmp_path)
@@ -30,7 +30,7 @@ class TestCgroup:
         assert cgroup.scope_bytes(7, "memory.max", tmp_path) == size
 
     @pytest.mark.processes
-    def test_what_runs_in_a_scope_ends_with_the_benchmark(
+    def test_processes_in_a_scope_end_with_the_benchmark(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         told = tmp_path / "told"

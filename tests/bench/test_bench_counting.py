@@ -38,7 +38,7 @@ def test_the_server_with_an_access_log_writes_it(tmp_path: Path) -> None:
         machine.wait_until(is_logged, 30, "the request is logged")
 
 
-def test_a_line_that_no_longer_counts_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_of_code_that_no_longer_counts_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uncounted, "COUNTING", {(Stepper, "_answer"): ["self.counted += 1"]})
     with pytest.raises(ValueError, match=r"Stepper\._answer has no line"):
         uncounted.take_out()

@@ -28,7 +28,7 @@ class TestFigures:
         around = [run("stock", 100, 0), run("stock", 300, 0)]
         assert figures.paired(ours[:1], around, figures.throughput) == 1
 
-    def test_a_few_disturbed_runs_are_named_and_many_make_figures_unreliable(self) -> None:
+    def test_few_disturbed_runs_are_named_and_many_make_figures_unreliable(self) -> None:
         quiet = [run("fibcore", 100, number) for number in range(19)]
         assert figures.disturbance(quiet) == ""
         first = run("stock", 100, 2, others_busy=0.5)
@@ -43,7 +43,7 @@ class TestFigures:
         note = figures.disturbance([*quiet[:5], first, second])
         assert note.endswith("the figures are not reliable. Measure on a quiet machine.")
 
-    def test_a_figure_is_met_short_or_not_measured(self) -> None:
+    def test_an_aim_is_met_missed_or_not_measured(self) -> None:
         def verdict(reached: float | None, most: bool) -> str:
             return figures.Figure("x", "y", 2, reached, most=most).verdict
 
@@ -63,12 +63,12 @@ class TestFigures:
         found = targets.targets(Suite(QUICK, Path()))
         assert {figure.verdict for figure in found} == {"not measured"}
 
-    def test_runs_survive_the_way_through_json(self) -> None:
+    def test_runs_survive_json(self) -> None:
         made = run("fibcore", 1.5, problems=["a"], latency={"99": 2.0})
         assert Run(**json.loads(json.dumps(made.as_json()))) == made
 
     @pytest.mark.parametrize("may_fall_behind", [True, False])
-    def test_a_peer_may_fall_behind_a_rate_and_the_server_may_not(
+    def test_a_peer_may_fall_behind_a_rate_but_the_server_may_not(
         self, may_fall_behind: bool
     ) -> None:
         answers = [record(0, done=9_000), record(0, done=0, status=0)]
@@ -83,7 +83,7 @@ class TestFigures:
         loads.summarize(made, recorded, may_fall_behind=may_fall_behind)
         assert made.problems
 
-    def test_the_least_that_a_client_gets_is_the_figure(self) -> None:
+    def test_the_worst_client_determines_the_figure(self) -> None:
         """Clients below the target are named."""
         runs = [
             run("fibcore", per_second, section="heads", client=client, asked="current")
@@ -115,7 +115,7 @@ def test_a_store_is_compared_with_the_embedded_one() -> None:
     assert found["/next, etcd", "sqlite"].met is None
 
 
-def test_the_model_of_many_nodes_is_that_of_what_one_costs() -> None:
+def test_the_model_of_many_nodes_follows_from_the_cost_of_one() -> None:
     """A node takes 5 us for an answer and 100 for a round trip, the store 200; that takes 400."""
 
     def runs(nodes: int, connections: int) -> Run:
@@ -155,7 +155,7 @@ class TestPage:
             (["--quick", "--only", "small", "--page"], QUICK, "", True),
         ],
     )
-    def test_only_a_full_run_or_page_replaces_the_page_of_figures(
+    def test_only_a_full_run_replaces_the_page_of_figures(
         self,
         given: list[str],
         effort: Effort,
@@ -176,6 +176,6 @@ class TestPage:
         assert page.read_text().startswith("# Figures") is written
         assert (tmp_path / "figures.md").read_text().startswith("# Figures")
 
-    def test_the_page_has_no_figures_of_a_server_that_was_not_started_here(self) -> None:
+    def test_the_page_omits_figures_of_servers_started_elsewhere(self) -> None:
         with pytest.raises(SystemExit):
             arguments(["--only", "locust", "--url", "http://x", "--page"])

@@ -62,7 +62,7 @@ class TestGenerator:
     @pytest.mark.processes
     @pytest.mark.parametrize("integers", ["exact", "uint64"])
     @pytest.mark.parametrize("cut", [0, 7])
-    def test_it_records_the_residue_of_numbers_of_every_length(
+    def test_the_residue_of_numbers_of_every_length_is_recorded(
         self, program: Path, listener: socket.socket, tmp_path: Path, integers: Integers, cut: int
     ) -> None:
         numbers = [int("9876543210" * 5) // 10**digits for digits in range(49)]
@@ -80,7 +80,7 @@ class TestGenerator:
     @pytest.mark.parametrize(
         "body", [b'{"current": 12x}', b'{"current": 1234567x901234567}', b'{"next": 1}', b'{"curr']
     )
-    def test_a_body_without_the_one_number_is_recorded_as_malformed(
+    def test_a_body_without_exactly_one_number_is_recorded_as_malformed(
         self, program: Path, listener: socket.socket, tmp_path: Path, body: bytes
     ) -> None:
         threading.Thread(target=self.answer, args=(listener, [body]), daemon=True).start()
@@ -88,7 +88,7 @@ class TestGenerator:
         assert [r.status for r in found] == [1]
 
     @pytest.mark.processes
-    def test_a_stall_is_in_the_latency_of_all_due_meanwhile(
+    def test_a_stall_adds_to_the_latency_of_all_requests_due_meanwhile(
         self, program: Path, listener: socket.socket, tmp_path: Path
     ) -> None:
         bodies = [b'{"current": 1}'] * 10
@@ -102,7 +102,7 @@ class TestGenerator:
         assert found[1].sent - found[1].due >= 290_000_000
 
     @pytest.mark.processes
-    def test_a_lost_connection_is_a_lost_request_and_is_opened_anew(
+    def test_a_lost_connection_is_a_lost_request_and_is_reopened(
         self, program: Path, listener: socket.socket, tmp_path: Path
     ) -> None:
         def serve() -> None:
@@ -118,7 +118,7 @@ class TestGenerator:
         assert (counts["opened"], counts["lost"], counts["refused"]) == (2, 1, 0)
 
     @pytest.mark.processes
-    def test_a_request_of_a_file_is_sent_with_what_varies(
+    def test_a_recorded_request_is_sent_with_its_varying_field(
         self, program: Path, listener: socket.socket, tmp_path: Path
     ) -> None:
         heard: list[bytes] = []
@@ -156,7 +156,7 @@ class TestGenerator:
         assert (before, after) == (b"0", b"7")
 
     @pytest.mark.processes
-    def test_the_digits_alone_and_no_body_at_all_are_right_answers(
+    def test_bare_digits_and_empty_bodies_are_correct_answers(
         self, program: Path, listener: socket.socket, tmp_path: Path
     ) -> None:
         heads = {

@@ -51,7 +51,7 @@ def unanswered(when: tuple[float, float]) -> Operation:
 
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
 @pytest.mark.parametrize("index", [1, 92, 93, 94, 95, 2_000])
-def test_every_right_number_passes_and_its_neighbour_does_not(
+def test_every_correct_number_passes_and_its_neighbour_does_not(
     index: int, integers: Integers
 ) -> None:
     value = fibonacci if integers == "exact" else fibonacci_modulo
@@ -87,7 +87,7 @@ def test_anything_but_the_exact_bytes_is_wrong(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("etag", [None, "4", 'W/"4"', '"4', '"four"'])
-def test_a_tag_that_names_no_index_is_wrong(etag: str | None) -> None:
+def test_an_etag_without_an_index_is_wrong(etag: str | None) -> None:
     assert index_of('"4"') == 4
     with pytest.raises(WrongAnswer):
         index_of(etag)
@@ -96,7 +96,7 @@ def test_a_tag_that_names_no_index_is_wrong(etag: str | None) -> None:
 # Histories that it accepts
 
 
-def test_the_reference_session_is_right() -> None:
+def test_the_reference_session_passes() -> None:
     indexes: tuple[tuple[Endpoint, int], ...] = (
         ("current", 0),
         ("previous", 0),
@@ -144,7 +144,7 @@ def test_an_index_answered_twice_is_found() -> None:
 
 
 @pytest.mark.proves("3", "the checker sees an index…")
-def test_a_step_that_goes_back_is_found() -> None:
+def test_a_step_backwards_is_found() -> None:
     with pytest.raises(WrongAnswer, match="it went back"):
         check([step(BEFORE, 2), step(AFTER, 1)], first=0, last=2)
 
@@ -156,7 +156,7 @@ def test_a_lost_step_is_found() -> None:
 
 
 @pytest.mark.proves("3", "the checker sees an index…")
-def test_a_read_ahead_of_what_is_committed_is_found() -> None:
+def test_a_read_of_uncommitted_steps_is_found() -> None:
     with pytest.raises(WrongAnswer, match="it went back"):
         check([read(BEFORE, 1), step(AFTER, 1)], first=0, last=1)
     with pytest.raises(WrongAnswer, match="lost"):
@@ -171,7 +171,7 @@ def test_a_wrong_number_is_found(path: Endpoint) -> None:
         check([replace(good, number=fibonacci(98) % PRIME)], first=99, last=100)
 
 
-def test_a_step_made_from_another_index_than_asked_is_found() -> None:
+def test_a_conditional_step_from_another_index_is_found() -> None:
     wanted = replace(step(AFTER, 2), expected=1)
     check([step(BEFORE, 1), wanted], first=0, last=2)
     with pytest.raises(WrongAnswer, match="made from another index"):
@@ -226,7 +226,7 @@ def small_histories(draw: st.DrawFn) -> list[Operation]:
 @pytest.mark.proves("3", "a history is accepted exactly if one order of its steps explains it")
 @given(small_histories(), st.integers(0, 1), st.integers(0, 5))
 @example([unanswered(BEFORE), unanswered(AFTER), step(AFTER, 2), read(BEFORE, 1)], 0, 3)
-def test_a_history_is_accepted_exactly_if_one_order_explains_it(
+def test_a_history_is_accepted_if_and_only_if_some_order_explains_it(
     history: list[Operation], first: int, last: int
 ) -> None:
     assert accepts(history, first, last) == one_order_explains(history, first, last)
@@ -250,7 +250,7 @@ def true_histories(draw: st.DrawFn) -> tuple[list[Operation], int]:
 
 
 @given(true_histories())
-def test_whatever_a_right_sequence_answers_is_accepted(
+def test_every_answer_of_a_correct_sequence_is_accepted(
     history: tuple[list[Operation], int],
 ) -> None:
     operations, last = history
@@ -258,7 +258,7 @@ def test_whatever_a_right_sequence_answers_is_accepted(
 
 
 @given(true_histories(), st.data())
-def test_an_acknowledged_step_that_is_taken_back_is_found(
+def test_a_rolled_back_acknowledged_step_is_found(
     history: tuple[list[Operation], int], data: st.DataObject
 ) -> None:
     operations, last = history
@@ -268,7 +268,7 @@ def test_an_acknowledged_step_that_is_taken_back_is_found(
         assert not accepts(operations, 0, last)
 
 
-def test_the_time_of_a_check_grows_little_more_than_its_history() -> None:
+def test_the_time_of_a_check_is_nearly_linear() -> None:
     """O(m log m), counted in comparisons and look-ups rather than in seconds."""
 
     def looked_at(length: int) -> int:

@@ -26,7 +26,7 @@ def test_recorded_requests_are_parsed_without_losing_a_byte(client: str) -> None
         assert request.field("host") == heads.HOST.decode()
 
 
-def test_every_client_that_can_be_recorded_was() -> None:
+def test_every_available_client_was_recorded() -> None:
     assert set(heads.clients()) == set(CLIENTS)
     assert heads.clients()[0] == heads.PLAINEST
 
@@ -54,13 +54,13 @@ def test_a_body_in_chunks_ends_with_its_last_chunk() -> None:
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
     ],
 )
-def test_a_request_that_is_not_whole_is_an_error(data: bytes) -> None:
+def test_an_incomplete_request_is_an_error(data: bytes) -> None:
     with pytest.raises(ValueError, match="x: "):
         list(parse("x", data))
 
 
 @pytest.mark.parametrize("name", workloads.VARYING)
-def test_a_head_that_varies_differs_in_the_named_field_alone(name: str) -> None:
+def test_a_varying_head_differs_only_in_the_named_field(name: str) -> None:
     (plain,) = parse("x", b"GET /next HTTP/1.1\r\nHost: a\r\ntraceparent: 00-1\r\n\r\n")
     (made,) = parse("x", workloads.varying(plain, name))
     value = made.field(name.lower())
@@ -69,7 +69,7 @@ def test_a_head_that_varies_differs_in_the_named_field_alone(name: str) -> None:
 
 
 class TestAsking:
-    def test_each_client_is_asked_all_that_it_was_recorded_asking(self) -> None:
+    def test_each_client_repeats_all_of_its_recorded_requests(self) -> None:
         kinds = {
             what: [a.client for a in workloads.of_clients() if a.what == what]
             for what in workloads.KINDS
@@ -79,7 +79,7 @@ class TestAsking:
         assert len(kinds["if-match"]) == len(kinds["post"]) == len(whole) - 2
         assert len(kinds["304"]) == len(whole) - 1  # curl by HTTP/1.0 was not asked to
 
-    def test_clients_can_be_chosen_beside_the_plainest(self) -> None:
+    def test_clients_other_than_the_plainest_can_be_chosen(self) -> None:
         """The plainest stays, as the measure."""
         chosen = {asked.client for asked in workloads.of_clients(["jdk"])}
         assert chosen == {heads.PLAINEST, "jdk"}
@@ -97,7 +97,7 @@ class TestRecording:
             monkeypatch.setattr(proxies, proxy, missing)
         return record.main()
 
-    def test_a_recording_is_written_and_then_found_as_before(
+    def test_a_written_recording_is_read_back_unchanged(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         def drive(_: Path, base: str, cases: Sequence[str]) -> None:
@@ -118,7 +118,7 @@ class TestRecording:
         assert self.record(monkeypatch, tmp_path, made) == 0
         assert "mine: 2 requests, unchanged" in capsys.readouterr().out
 
-    def test_who_is_missing_is_named_and_keeps_the_file(
+    def test_a_missing_client_is_named_and_keeps_its_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "mine.http").write_bytes(b"as it was")
@@ -143,7 +143,7 @@ class TestRecorder:
         yield made
         made.close()
 
-    def test_a_request_is_kept_once_without_traces_of_this_machine(
+    def test_a_request_is_kept_once_without_details_of_this_machine(
         self, recorder: Recorder
     ) -> None:
         recorder.mask(4321)

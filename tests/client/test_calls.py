@@ -83,7 +83,7 @@ def test_waits_grow_to_a_bound(clock: Clock) -> None:
     assert waits == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
 
 
-def test_as_much_is_waited_as_the_server_asks_for(clock: Clock) -> None:
+def test_the_wait_is_as_long_as_retry_after(clock: Clock) -> None:
     trace = run(client().current(None), [unavailable("7"), unavailable("x"), number(6)], clock)
     assert trace == ["http://a", 7.0, "http://a", 0.1, "http://a", Number(6, "8")]
 
@@ -138,7 +138,7 @@ def test_a_wait_that_a_server_asks_for_is_bounded() -> None:
     assert call.send(unavailable("9" * 400)) == Wait(LONGEST_SECONDS)
 
 
-def test_an_attempt_ends_before_the_call_but_for_a_long_number(clock: Clock) -> None:
+def test_an_attempt_ends_before_the_call_except_for_a_long_number(clock: Clock) -> None:
     def deadline(call: Call[object]) -> float:
         asked = call.send(None)
         assert isinstance(asked, Ask)
@@ -154,7 +154,7 @@ def test_an_attempt_ends_before_the_call_but_for_a_long_number(clock: Clock) -> 
 @pytest.mark.parametrize(
     "seen", [number(7), unavailable("0", '"7"'), number(7, tag='"{}-uint64-text"')], ids=str
 )
-def test_a_key_has_the_index_of_the_last_answer(clock: Clock, seen: Reply) -> None:
+def test_a_key_contains_the_index_of_the_last_answer(clock: Clock, seen: Reply) -> None:
     ours = client()
     run(ours.current(None), [number(5), number(6)])
     assert str(run(ours.new_key(), [])[0]).startswith("5:")
@@ -165,7 +165,7 @@ def test_a_key_has_the_index_of_the_last_answer(clock: Clock, seen: Reply) -> No
     assert str(run(ours.new_key(), [])[0]).startswith("7:")
 
 
-def test_a_step_asks_where_the_sequence_is_if_it_has_not_been_seen() -> None:
+def test_the_first_step_reads_the_index_for_its_key() -> None:
     ours = client()
     call = ours.next(None, None)
     first = call.send(None)
@@ -193,13 +193,13 @@ def test_a_step_asks_where_the_sequence_is_if_it_has_not_been_seen() -> None:
     ],
     ids=str,
 )
-def test_a_reply_that_is_no_number_is_not_taken_for_one(reply: Reply, says: str) -> None:
+def test_a_reply_that_is_not_a_number_is_rejected(reply: Reply, says: str) -> None:
     with pytest.raises(UnexpectedReplyError, match=says) as caught:
         run(client().next(KEY, None), [reply])
     assert caught.value.key == KEY
 
 
-def test_the_number_at_another_index_is_not_taken() -> None:
+def test_the_number_at_another_index_is_rejected() -> None:
     with pytest.raises(UnexpectedReplyError, match="it is the number at index 7"):
         run(client().number(6, None), [number(7)])
 
@@ -211,7 +211,7 @@ def test_a_number_modulo_2_to_the_64_is_not_marked_exact() -> None:
     assert run(client().previous(None), [number(94, tag=modular)])[-1] == Number(93, "8")
 
 
-def test_a_tag_that_a_proxy_has_weakened_is_read() -> None:
+def test_a_weakened_etag_is_read() -> None:
     assert run(client().current(None), [number(6, tag='W/"{}-text"')])[-1] == Number(6, "8")
 
 
@@ -267,7 +267,7 @@ def test_a_password_in_an_invalid_url_is_not_shown(url: str) -> None:
 @pytest.mark.parametrize(
     "key", ["", "5", "5:short", "05:aaaaaaaaaaaaaaaa", "5:aaaaaaaaaaaaaaaa\n", '5:"' * 9]
 )
-def test_a_key_of_another_form_is_rejected(key: str) -> None:
+def test_a_malformed_key_is_rejected_by_the_client(key: str) -> None:
     with pytest.raises(ValueError, match="INDEX:RANDOM"):
         run(client().next(key, None), [])
 

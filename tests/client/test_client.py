@@ -110,7 +110,7 @@ def test_without_keys_a_lost_answer_would_be_a_second_step(connect: Connect) -> 
         assert client.next().index == 2
 
 
-def test_an_answer_that_does_not_come_is_lost_after_a_while(
+def test_a_missing_answer_counts_as_lost_after_the_attempts_timeout(
     connect: Connect, server: FakeServer
 ) -> None:
     client = connect(server.url, attempt_timeout=0.1)
@@ -122,7 +122,7 @@ def test_an_answer_that_does_not_come_is_lost_after_a_while(
 
 
 @pytest.mark.proves("client", "another server is asked, with the same key")
-def test_another_server_is_asked_where_one_does_not_answer(
+def test_another_server_is_asked_if_one_does_not_answer(
     connect: Connect, server: FakeServer
 ) -> None:
     """The key is the same, and that server is asked first from then on."""
@@ -138,7 +138,7 @@ def test_another_server_is_asked_where_one_does_not_answer(
 
 
 @pytest.mark.proves("client", "no answer before the timeout: the error has the key")
-def test_a_step_in_doubt_is_asked_for_again_with_its_key(
+def test_a_step_in_doubt_is_requested_again_with_its_key(
     connect: Connect, server: FakeServer
 ) -> None:
     client = connect(server.url)
@@ -156,7 +156,7 @@ def test_a_step_in_doubt_is_asked_for_again_with_its_key(
 @pytest.mark.proves(
     "client", "a step is made once by a client that ends before it has the answer, and asks again"
 )
-def test_a_step_is_made_once_by_a_client_that_was_ended(
+def test_a_killed_client_can_repeat_its_step_with_a_saved_key(
     connect: Connect, server: FakeServer
 ) -> None:
     first = connect(server.url)
@@ -167,7 +167,7 @@ def test_a_step_is_made_once_by_a_client_that_was_ended(
 
 
 @pytest.mark.proves("client", "no call outlasts its timeout")
-def test_a_server_that_trickles_does_not_outlast_the_timeout(connect: Connect) -> None:
+def test_a_trickling_answer_does_not_outlast_the_timeout(connect: Connect) -> None:
     """Each single byte arrives in time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ended = threading.Event()
@@ -212,7 +212,7 @@ PROBLEM = "Content-Type: application/problem+json\n\n"
         ("HTTP/1.1 200 OK\nContent-Type: text/html\n\n<p>", UnexpectedReplyError, "no ETag"),
     ],
 )
-def test_an_answer_that_retrying_can_not_change_is_raised(
+def test_an_error_that_retrying_cannot_change_is_raised_at_once(
     connect: Connect, server: FakeServer, reply: str, error: type[ClientError], says: str
 ) -> None:
     client = connect(server.url)
@@ -241,7 +241,7 @@ def test_a_dropped_key_or_one_ahead_raises_its_own_error(
     assert vars(caught.value)["index"] == 9
 
 
-def test_a_connection_that_the_server_has_ended_is_not_used(
+def test_a_connection_closed_by_the_server_is_not_reused(
     connect: Connect, server: FakeServer
 ) -> None:
     """A step sent on it would be in doubt."""
@@ -252,7 +252,7 @@ def test_a_connection_that_the_server_has_ended_is_not_used(
     assert len(server.keys) == 1
 
 
-def test_credentials_in_the_url_are_sent_and_never_shown(
+def test_credentials_in_the_url_are_sent_but_never_shown(
     connect: Connect, server: FakeServer
 ) -> None:
     """No error contains the password."""
@@ -285,7 +285,7 @@ def test_threads_share_a_client(server: FakeServer) -> None:
     assert len({each.connection for each in server.asked}) <= 8
 
 
-def test_a_loop_has_connections_of_its_own(server: FakeServer) -> None:
+def test_each_event_loop_has_its_own_connections(server: FakeServer) -> None:
     """One that has ended would neither deliver an answer nor close its connections."""
     client = AsyncClient(server.url, timeout=60.0, attempt_timeout=60.0)
     assert asyncio.run(client.next()).index == 1
@@ -301,7 +301,7 @@ def test_a_loop_has_connections_of_its_own(server: FakeServer) -> None:
 @pytest.mark.proves("client", "threads share a client, and…")
 @pytest.mark.processes
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_has_connections_of_its_own(server: FakeServer) -> None:
+def test_a_forked_child_has_its_own_connections(server: FakeServer) -> None:
     """After a fork, bytes on a connection of the parent are for the parent."""
     with Client(server.url) as client:
         assert client.next().index == 1

@@ -14,7 +14,7 @@ def read(*pieces: bytes) -> Reply | None:
     return reader.reply
 
 
-def test_an_answer_is_whole_with_its_last_byte() -> None:
+def test_an_answer_is_complete_with_its_last_byte() -> None:
     for end in range(len(WHOLE)):
         assert read(WHOLE[:end]) is None
     assert read(WHOLE) == read(*(bytes([each]) for each in WHOLE))
@@ -24,7 +24,7 @@ def test_an_answer_is_whole_with_its_last_byte() -> None:
     assert reply.reusable
 
 
-def test_an_answer_in_chunks_is_whole_with_its_last_chunk() -> None:
+def test_a_chunked_answer_is_complete_with_its_last_chunk() -> None:
     """Fields behind the last chunk are trailers."""
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n1\r\n1\r\n3\r\n"
     assert read(chunked) is None
@@ -33,7 +33,7 @@ def test_an_answer_in_chunks_is_whole_with_its_last_chunk() -> None:
     assert (reply.body, reply.fields) == (b"13", {"transfer-encoding": "chunked"})
 
 
-def test_an_answer_without_length_is_never_whole() -> None:
+def test_an_answer_of_unknown_length_is_never_complete() -> None:
     assert read(b"HTTP/1.1 200 OK\r\n\r\n1", b"3") is None
 
 
@@ -43,7 +43,7 @@ def test_an_interim_answer_is_not_the_answer() -> None:
     assert read(early + WHOLE) == read(WHOLE)
 
 
-def test_a_connection_that_is_to_be_closed_is_not_used_again() -> None:
+def test_a_connection_marked_close_is_not_reused() -> None:
     reply = read(WHOLE.replace(b"ETag", b"Connection: close\r\nETag"))
     assert reply is not None
     assert not reply.reusable
@@ -60,7 +60,7 @@ def test_a_connection_that_is_to_be_closed_is_not_used_again() -> None:
     ],
     ids=["another protocol", "an upgrade", "two answers", "a long head", "two lengths"],
 )
-def test_bytes_that_are_no_answer_are_a_broken_reply(data: bytes) -> None:
+def test_bytes_that_are_not_http_are_a_broken_reply(data: bytes) -> None:
     with pytest.raises(BrokenReplyError):
         read(data)
 

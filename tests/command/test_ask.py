@@ -33,7 +33,7 @@ def test_numbers_are_printed(fibcore: Fibcore, asked: FakeServer) -> None:
     assert asked.index == 8
 
 
-def test_numbers_are_printed_with_their_indexes_for_programs(
+def test_numbers_are_printed_with_their_indexes_as_json(
     fibcore: Fibcore, asked: FakeServer
 ) -> None:
     """Both are strings: the numbers of many programs end at 2^53."""
@@ -42,7 +42,7 @@ def test_numbers_are_printed_with_their_indexes_for_programs(
     assert asked.index == 8
 
 
-def test_a_lost_answer_is_asked_for_again(fibcore: Fibcore, asked: FakeServer) -> None:
+def test_a_lost_answer_is_requested_again(fibcore: Fibcore, asked: FakeServer) -> None:
     with FakeServer(7) as other:
         other.will(lose, lose)
         urls = ("--url", f"http://127.0.0.1:{free_port()}", "--url", other.url)
@@ -84,7 +84,7 @@ def test_a_step_in_doubt_is_reported_with_the_command_that_settles_it(
         ("HTTP/1.1 200 OK\n\n<p>", os.EX_UNAVAILABLE, "is not that of a fibcore server"),
     ],
 )
-def test_an_answer_that_retrying_can_not_change_is_reported(
+def test_an_error_that_retrying_cannot_change_is_reported(
     fibcore: Fibcore, asked: FakeServer, reply: str, status: int, says: str
 ) -> None:
     asked.will(*[raw(reply)] * 100)
@@ -112,7 +112,7 @@ def test_an_invalid_argument_is_a_usage_error(fibcore: Fibcore, arguments: str) 
 @pytest.mark.processes
 @pytest.mark.proves("client", "the commands say which step is…")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_step_can_be_asked_for_again(
+def test_an_interrupted_step_can_be_requested_again(
     asked: FakeServer, sent: signal.Signals
 ) -> None:
     asked.will(raw('HTTP/1.1 200 OK\nETag: "7-text"\nContent-Type: text/plain\n\n13'), hang)
@@ -128,7 +128,7 @@ def test_an_interrupted_step_can_be_asked_for_again(
 
 
 @pytest.mark.processes
-def test_a_real_server_is_stepped(
+def test_the_command_steps_a_real_server(
     server: ServerProcess, fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIB_PORT", str(server.client.port))

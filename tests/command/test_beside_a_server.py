@@ -18,7 +18,7 @@ from tests.support.servers import ServerProcess
     "beside a server, `show`, `verify` and `backup` work, `restore` and `set-index` change nothing",
 )
 @pytest.mark.processes
-def test_a_database_that_is_served_is_shown_verified_and_copied(
+def test_a_served_database_can_be_shown_verified_and_copied(
     server: ServerProcess, fibcore: Fibcore, tmp_path: Path
 ) -> None:
     for index in range(1, 6):
@@ -35,7 +35,7 @@ def test_a_database_that_is_served_is_shown_verified_and_copied(
 @pytest.mark.proves("person", "beside a server, `show`, `verify`…")
 @pytest.mark.proves("start", "`set-index`", "a server that serves")
 @pytest.mark.processes
-def test_a_database_that_is_served_is_not_set_nor_restored(
+def test_a_served_database_cannot_be_set_or_restored(
     server: ServerProcess, fibcore: Fibcore, tmp_path: Path
 ) -> None:
     sqlite_file.create(tmp_path / "backup.db", 50)

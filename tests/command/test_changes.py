@@ -38,7 +38,7 @@ def test_the_backup_copy_can_be_restored(database: Path, fibcore: Fibcore) -> No
     assert sqlite_opener.verified_index(database) == 50
 
 
-def test_an_older_backup_is_restored_if_that_is_meant(
+def test_an_older_backup_is_restored_only_with_lower(
     database: Path, fibcore: Fibcore, tmp_path: Path
 ) -> None:
     make(database, 50)
@@ -58,9 +58,7 @@ def test_an_older_backup_is_restored_if_that_is_meant(
     )
 
 
-def test_a_file_that_is_no_good_copy_is_not_restored(
-    database: Path, fibcore: Fibcore, tmp_path: Path
-) -> None:
+def test_an_invalid_copy_is_not_restored(database: Path, fibcore: Fibcore, tmp_path: Path) -> None:
     """tests/stores has all that may be wrong with it."""
     make(database, 5)
     folder = tmp_path / "copy"
@@ -85,7 +83,7 @@ def test_the_index_is_set(database: Path, fibcore: Fibcore) -> None:
     assert sqlite_opener.verified_index(database) == 4
 
 
-def test_files_that_the_command_makes_are_private(database: Path, fibcore: Fibcore) -> None:
+def test_files_created_by_the_command_are_private(database: Path, fibcore: Fibcore) -> None:
     umask = os.umask(0o022)
     try:
         fibcore("set-index", 5)
@@ -111,7 +109,7 @@ def test_an_index_past_the_largest_is_not_set(database: Path, fibcore: Fibcore) 
 
 
 @pytest.mark.proves("shared", "a password is not in…")
-def test_a_store_that_is_copied_is_named_in_a_file(
+def test_a_store_to_copy_may_be_given_in_a_file(
     database: Path, fibcore: Fibcore, tmp_path: Path
 ) -> None:
     make(database, 50)

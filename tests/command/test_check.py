@@ -62,7 +62,7 @@ def test_check_names_the_address_and_the_store(fibcore: Fibcore, port: int, tmp_
     assert json.loads(fibcore("check", "--json")[1]) == {"good": True, "problems": []}
 
 
-def test_check_has_a_line_for_each_setting_that_is_wrong(
+def test_check_has_a_line_for_each_invalid_setting(
     fibcore: Fibcore, port: int, tmp_path: Path
 ) -> None:
     edit(tmp_path, f"FIB_PROT={port}")
@@ -76,7 +76,7 @@ def test_check_has_a_line_for_each_setting_that_is_wrong(
     ]
 
 
-def test_check_has_a_line_for_the_port_the_rights_and_the_store(
+def test_check_has_a_line_for_port_permissions_and_store(
     fibcore: Fibcore, port: int, tmp_path: Path
 ) -> None:
     (tmp_path / "x.db").write_text("damaged")
@@ -145,9 +145,7 @@ def test_check_only_warns_about_an_engine_that_is_unavailable(
 
 
 @pytest.mark.processes
-def test_check_is_good_beside_the_server_that_it_is_about(
-    fibcore: Fibcore, port: int, tmp_path: Path
-) -> None:
+def test_check_passes_beside_its_own_server(fibcore: Fibcore, port: int, tmp_path: Path) -> None:
     serve = (sys.executable, "-m", "fibcore", "serve")
     with subprocess.Popen(serve, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as server:
         try:

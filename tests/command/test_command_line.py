@@ -53,14 +53,12 @@ def test_each_problem_has_an_exit_status_and_a_message(
 
 
 @pytest.mark.parametrize("arguments", [(), ("dance",), ("backup",), ("show", "--database", "")])
-def test_a_command_that_is_not_understood_has_status_2(
-    fibcore: Fibcore, arguments: tuple[str, ...]
-) -> None:
+def test_an_invalid_command_line_has_status_2(fibcore: Fibcore, arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit, match="2"):
         fibcore(*arguments)
 
 
-def test_the_database_is_the_one_that_the_server_takes(
+def test_the_command_and_the_server_use_the_same_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fibcore: Fibcore
 ) -> None:
     monkeypatch.delenv("FIB_STATE", raising=False)
@@ -85,7 +83,7 @@ def test_the_console_script_is_this_command() -> None:
 
 
 @pytest.mark.processes
-def test_a_reader_that_has_enough_is_no_error(database: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(database: Path) -> None:
     make(database, 1_000_000)
     with subprocess.Popen(
         command("show", "--digits"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -123,9 +121,7 @@ def test_show_draws_a_progress_bar_on_a_terminal(database: Path, tmp_path: Path)
     assert tmp_path.joinpath("digits").read_bytes() == digits_of(6_000_000) + b"\n"
 
 
-def test_a_truncated_database_is_reported_with_the_way_out(
-    database: Path, fibcore: Fibcore
-) -> None:
+def test_a_truncated_database_is_reported_with_the_remedy(database: Path, fibcore: Fibcore) -> None:
     """The way out loses nothing."""
     make(database, 1000)
     BackupCopy(database).refresh()
@@ -160,7 +156,7 @@ def test_a_missing_file_is_not_reported_as_damaged(
     assert f"this user may not write to {tmp_path}. The database is unchanged." in complaint
 
 
-def test_a_wrong_setting_keeps_the_command_from_guessing(
+def test_with_an_invalid_setting_the_command_does_not_guess(
     fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIB_INTEGERS", "float")
@@ -188,7 +184,7 @@ def test_an_interrupt_ends_a_command_without_a_traceback(arguments: tuple[str, .
 
 
 @pytest.mark.processes
-def test_a_file_name_may_be_any_bytes_and_is_printed_as_it_is(tmp_path: Path) -> None:
+def test_a_file_name_may_be_any_bytes_and_is_printed_unchanged(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/\xff.db"
     make(Path(os.fsdecode(name)), 5)
     done = subprocess.run(
@@ -201,7 +197,7 @@ def test_a_file_name_may_be_any_bytes_and_is_printed_as_it_is(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("arguments", [("show", "--database", "/"), ("backup", "/")])
-def test_a_path_that_names_no_file_is_a_usage_error(
+def test_a_path_without_a_file_name_is_a_usage_error(
     fibcore: Fibcore, database: Path, arguments: tuple[str, ...]
 ) -> None:
     make(database, 5)
@@ -215,7 +211,7 @@ def test_a_path_that_names_no_file_is_a_usage_error(
     ("redirection", "status"),
     [(">/dev/full", 74), (">/dev/full 2>&1", 74), (">&-", 0), (">&- 2>&-", 0)],
 )
-def test_output_that_can_not_be_written_is_no_traceback(
+def test_unwritable_output_is_reported_without_a_traceback(
     database: Path, redirection: str, status: int
 ) -> None:
     make(database, 5)
@@ -256,7 +252,7 @@ def test_a_server_without_memory_reports_it_in_one_line(
     assert said.count("\n") == 1
 
 
-def test_another_error_of_a_server_is_not_taken_for_a_lack_of_memory(
+def test_another_error_is_not_mistaken_for_a_lack_of_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail() -> None:

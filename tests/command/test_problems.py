@@ -48,18 +48,18 @@ CONDITIONS = [
 
 
 @pytest.mark.parametrize("error", CONDITIONS, ids=lambda error: type(error).__name__)
-def test_every_condition_has_words_of_its_own_in_one_line(error: Exception) -> None:
+def test_every_problem_has_its_own_text_in_one_line(error: Exception) -> None:
     message = explain(error)
     assert message[0].isupper() or message.startswith("/")
     assert message.endswith(".")
     assert "\n" not in message
 
 
-def test_a_missing_driver_is_installed_by_make_stores_in_a_checkout() -> None:
+def test_in_a_checkout_make_stores_installs_a_missing_driver() -> None:
     assert "Install it, in a checkout: make stores;" in explain(DriverMissingError("redis"))
 
 
-def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
+def test_the_remedy_that_loses_nothing_is_named_first() -> None:
     cut = known(problems.DatabaseInvalidError(WHERE, "it is malformed"), 1009, last=True)
     assert explain(cut).endswith(f"with no step lost: {typed('fibcore set-index 1009')}.")
     another = " --database /srv/x.db"
@@ -74,7 +74,7 @@ def test_the_way_out_that_loses_nothing_is_named_and_first() -> None:
     assert explain(gone).index("set-index 9") < explain(gone).index("set-index --lower 0")
 
 
-def test_a_command_is_shown_as_the_user_types_it(
+def test_a_command_is_shown_as_the_user_would_type_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout, bin_folder = tmp_path / "checkout", tmp_path / "checkout" / ".venv" / "bin"
@@ -91,13 +91,13 @@ def test_a_command_is_shown_as_the_user_types_it(
     assert typed("fibcore set-index 5") == "fibcore set-index 5"
 
 
-def test_a_known_index_that_may_not_be_the_last_promises_nothing() -> None:
+def test_a_known_index_that_may_not_be_the_last_is_no_promise() -> None:
     cut = known(problems.DatabaseInvalidError(WHERE, "it is malformed"), 1000, last=False)
     assert "no step lost" not in explain(cut)
     assert explain(cut).index("set-index 1000") < explain(cut).index("fibcore restore FILE")
 
 
-def test_a_file_that_is_not_there_is_not_a_damaged_one() -> None:
+def test_a_missing_file_is_not_called_damaged() -> None:
     message = explain(problems.StoreNotThereError(WHERE, "there is no such file"))
     assert message.startswith(f"There is no database {WHERE}.")
     assert "invalid" not in message
@@ -118,7 +118,7 @@ def test_a_foreign_error_is_explained_by_its_own_text() -> None:
         (errno.EAFNOSUPPORT, "The server can't listen on FIB_HOST=127.0.0.1 FIB_PORT=80: "),
     ],
 )
-def test_each_reason_not_to_listen_has_words_of_its_own(number: int, why: str) -> None:
+def test_each_reason_not_to_listen_has_its_own_text(number: int, why: str) -> None:
     settings = Settings.from_environ({"FIB_PORT": "80"})
     message = CantListenError(
         settings.host, settings.port, OSError(number, os.strerror(abs(number)))

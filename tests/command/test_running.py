@@ -58,7 +58,7 @@ class Started(NamedTuple):
 
 
 @pytest.mark.processes
-def test_a_server_is_found_by_the_other_commands(tmp_path: Path, fibcore: Fibcore) -> None:
+def test_the_other_commands_find_a_server(tmp_path: Path, fibcore: Fibcore) -> None:
     port = free_port()
     with started(tmp_path, "--port", port) as server:
         server.log.expect("listening at")
@@ -89,7 +89,7 @@ def test_a_server_is_found_by_the_other_commands(tmp_path: Path, fibcore: Fibcor
         (("--store", "sqlite:"), "--store: FIB_STORE is 'sqlite:'; it must be "),
     ],
 )
-def test_invalid_options_of_serve_are_reported_before_anything_starts(
+def test_invalid_options_of_serve_are_reported_before_it_starts(
     fibcore: Fibcore, tmp_path: Path, arguments: tuple[str, ...], complaint: str
 ) -> None:
     status, output, complained = fibcore("serve", *arguments)
@@ -119,7 +119,7 @@ class SomethingElse(BaseHTTPRequestHandler):
     ],
     ids=lambda body: repr(body[:20]),
 )
-def test_the_answer_of_another_program_is_not_taken_for_a_status(
+def test_an_answer_of_another_program_is_not_taken_for_a_status(
     fibcore: Fibcore, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SomethingElse, "body", body)
@@ -135,7 +135,7 @@ def test_the_answer_of_another_program_is_not_taken_for_a_status(
     assert (each, line) == (os.EX_UNAVAILABLE, f"{url:<31} does not answer\n")
 
 
-def test_a_server_that_does_not_answer_is_not_waited_for(
+def test_a_server_that_does_not_answer_is_reported_in_time(
     fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "ANSWER_SECONDS", 0.1)
@@ -148,7 +148,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for(
     ("host", "url"),
     [("0.0.0.0", "http://127.0.0.1:81"), ("::", "http://[::1]:81"), ("x", "http://x:81")],
 )
-def test_a_server_is_asked_where_it_listens(
+def test_a_server_is_queried_at_its_own_address(
     host: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIB_HOST", host)
@@ -185,7 +185,7 @@ SHARED: Final[dict[str, Any]] = {
 }
 
 
-def test_status_of_a_shared_store_omits_what_only_a_file_has() -> None:
+def test_status_of_a_shared_store_omits_the_details_of_files() -> None:
     found = dict(server.rows("http://x", SHARED))
     assert found["server"] == "http://x, process 7, serving for 1 d 1 h"
     assert found["index"] == "9007199254740993"
@@ -240,7 +240,7 @@ def test_the_status_of_all_nodes_is_a_line_each(
 
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
 @pytest.mark.parametrize("option", ["--url", "--all"])
-def test_credentials_in_the_url_of_a_status_are_sent_and_never_shown(
+def test_credentials_in_the_url_of_status_are_sent_but_never_shown(
     fibcore: Fibcore, option: str, form: tuple[str, ...]
 ) -> None:
     sent = []

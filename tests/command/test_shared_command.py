@@ -39,7 +39,7 @@ def store(opener: EngineOpener) -> Iterator[EngineStore]:
         yield store
 
 
-def test_init_makes_a_sequence_once(fibcore: Fibcore, opener: EngineOpener) -> None:
+def test_init_creates_a_sequence_once(fibcore: Fibcore, opener: EngineOpener) -> None:
     status, _, complaint = fibcore("show")
     assert status == os.EX_NOINPUT
     assert complaint.endswith("fibcore init.\n")
@@ -51,7 +51,7 @@ def test_init_makes_a_sequence_once(fibcore: Fibcore, opener: EngineOpener) -> N
     assert (status, "is at index 3 already" in output) == (0, True)
 
 
-def test_init_makes_a_file_as_well(
+def test_init_creates_a_file_too(
     fibcore: Fibcore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FIB_SEQUENCE")
@@ -80,9 +80,7 @@ def test_show_and_verify_print_the_index_and_the_durability(
         assert bool(told["warnings"]) == bool(store.warnings)
 
 
-def test_an_index_is_set_beside_nodes_that_go_on_from_it(
-    fibcore: Fibcore, store: EngineStore
-) -> None:
+def test_nodes_continue_from_an_index_set_beside_them(fibcore: Fibcore, store: EngineStore) -> None:
     status, output, _ = fibcore("set-index", 5_000)
     assert (status, "is at index 5000; previously at 100" in output) == (0, True)
     assert store.advance(1) == 5_001
@@ -99,7 +97,7 @@ def test_an_index_is_set_beside_nodes_that_go_on_from_it(
     assert store.read() == 10
 
 
-def test_a_copy_is_a_file_and_brings_back_a_lost_sequence(
+def test_a_copy_is_a_file_that_restores_a_lost_sequence(
     fibcore: Fibcore, store: EngineStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "copy.db"
@@ -134,7 +132,7 @@ def test_a_sequence_moves_from_a_file_into_an_engine_and_back(
     assert (status, "has reached index 78" in complaint) == (1, True)
 
 
-def test_a_file_that_is_served_is_not_moved(
+def test_a_served_file_is_not_moved(
     fibcore: Fibcore, opener: EngineOpener, engine: Engine, tmp_path: Path
 ) -> None:
     served = Settings.from_environ({"FIB_STORE": f"sqlite:{tmp_path}/served.db"}).opener()
@@ -145,7 +143,7 @@ def test_a_file_that_is_served_is_not_moved(
     assert opener.create(0) is None
 
 
-def test_an_engine_that_is_stepped_during_a_copy_is_noticed(
+def test_steps_during_a_copy_are_noticed(
     fibcore: Fibcore,
     store: EngineStore,
     engine: Engine,
@@ -177,7 +175,7 @@ def writes(engine: Engine) -> str:
     return str(status[0]["Status"]["header"]["revision"])
 
 
-def test_commands_that_only_read_write_nothing(
+def test_commands_that_read_do_not_write(
     fibcore: Fibcore,
     opener: EngineOpener,
     engine: Engine,

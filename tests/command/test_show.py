@@ -50,14 +50,12 @@ def test_show_shows_a_short_number_whole(
 
 
 @pytest.mark.parametrize("index", [0, 1, 93, 94, 30_000])
-def test_show_digits_prints_the_number_and_nothing_else(
-    database: Path, fibcore: Fibcore, index: int
-) -> None:
+def test_show_digits_prints_only_the_number(database: Path, fibcore: Fibcore, index: int) -> None:
     make(database, index)
     assert fibcore("show", "--digits") == (0, digits_of(index).decode() + "\n", "")
 
 
-def test_show_takes_the_kind_of_integer_where_it_is_set(
+def test_show_uses_the_configured_kind_of_integer(
     database: Path, fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is set in the environment, or on the command line."""
@@ -117,7 +115,7 @@ def test_verify_accepts_a_database_without_mark_and_backup_copy(
 
 
 @pytest.mark.processes
-def test_verify_rejects_what_the_server_would_and_names_the_way_out(
+def test_verify_rejects_what_the_server_would_and_names_the_remedy(
     database: Path, fibcore: Fibcore
 ) -> None:
     serve_and_be_killed(database)

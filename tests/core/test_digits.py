@@ -113,14 +113,14 @@ NUMBERS = runs_of_digits(1, 400)
 @example(b"9" * 400, b"9" * 400, 7)
 @example(b"0" * 64, b"0" * 64, 0)
 @example(b"4" * 64, b"5" * 63 + b"6", 0)
-def test_the_sum_is_what_gmpy2_says(add: Add, a: bytes, b: bytes, offset: int) -> None:
+def test_the_sum_agrees_with_gmpy2(add: Add, a: bytes, b: bytes, offset: int) -> None:
     larger, smaller = (a, b) if len(a) >= len(b) else (b, a)
     total = gmpy2.mpz(a.decode()) + gmpy2.mpz(b.decode())
     expected = total.digits().rjust(len(larger), "0").encode()
     assert add(larger, smaller, offset) == expected
 
 
-def test_a_carry_runs_through_all_nines_from_any_place(add: Add) -> None:
+def test_a_carry_propagates_through_nines_from_any_place(add: Add) -> None:
     for length in range(1, 130):
         nines = b"9" * length
         for place in range(length):
@@ -129,7 +129,7 @@ def test_a_carry_runs_through_all_nines_from_any_place(add: Add) -> None:
             assert add(nines, one, 0) == total.digits().encode()
 
 
-def test_every_pair_of_digits_is_right_at_every_place(add: Add) -> None:
+def test_every_pair_of_digits_is_correct_at_every_place(add: Add) -> None:
     """With and without a carry."""
     for place in range(65):
         for carry in (False, True):

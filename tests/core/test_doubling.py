@@ -20,12 +20,12 @@ def by_gmpy2(index: int) -> tuple[bytes, bytes]:
 
 
 @given(st.integers(1, 2**AT_ONCE * 20) | st.integers(0, 40).map(lambda off: 2**AT_ONCE - 20 + off))
-def test_a_pair_is_that_of_gmpy2(index: int) -> None:
+def test_a_pair_agrees_with_gmpy2(index: int) -> None:
     assert pair(index) == by_gmpy2(index)
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 4, 5, 8, 9])
-def test_a_pair_is_exact_around_the_ends_of_its_pieces(pieces: int) -> None:
+def test_a_pair_is_exact_around_the_boundaries_of_its_pieces(pieces: int) -> None:
     """F(n) has some 0.209 n digits: five indexes, at the most, have as many."""
     begin = round(pieces * PIECE / 0.20898764)
     for index in range(begin - 6, begin + 10, 3):

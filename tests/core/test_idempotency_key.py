@@ -11,7 +11,7 @@ from fibcore.idempotency_key import FORM, Key, key_of
 KEY = b'"12:abcdefghijklmnop"'
 
 
-def test_a_key_is_an_index_and_random_characters() -> None:
+def test_a_key_has_an_index_and_random_characters() -> None:
     key = key_of(KEY)
     assert key is not None
     assert (key.since, key.digest.hex()) == (12, "d65180433e7f03826900bd0d5a47f6ef")

@@ -52,7 +52,7 @@ def together(*tasks: Callable[[], object]) -> None:
 # Every number
 
 
-def test_the_first_20000_steps_are_those_of_the_obvious_model() -> None:
+def test_the_first_20000_steps_agree_with_the_obvious_model() -> None:
     sequence = Sequence()
     assert sequence.integers == "exact"
     previous = b"0"
@@ -68,7 +68,7 @@ def test_the_first_20000_steps_are_those_of_the_obvious_model() -> None:
 @example(0, 1)
 @example(1, 1)
 @example(1_000_000, 1)
-def test_steps_from_a_start_anywhere_are_what_gmpy2_says(start: int, steps: int) -> None:
+def test_steps_from_any_start_agree_with_gmpy2(start: int, steps: int) -> None:
     sequence = Sequence(start)
     assert_stands_at(sequence, start)
     for index in range(start + 1, start + steps + 1):
@@ -110,27 +110,27 @@ def test_numbers_on_both_sides_of_64_bits_are_exact(start: int, steps: int) -> N
 @example(0, 65)
 @example(LAST_WORD_INDEX, 64)
 @example(LAST_WORD_INDEX - 1, 65)
-def test_many_steps_at_once_lead_where_single_steps_lead(start: int, steps: int) -> None:
+def test_many_steps_at_once_equal_as_many_single_steps(start: int, steps: int) -> None:
     sequence = Sequence(start)
     snapshot = sequence.advance(steps)
     assert snapshot is sequence.snapshot
     assert_stands_at(sequence, start + steps)
 
 
-def test_a_loop_over_a_sequence_makes_a_step_a_turn() -> None:
+def test_iterating_over_a_sequence_steps_it() -> None:
     sequence = Sequence(89)
     numbers = [(each.index, each.current) for each in itertools.islice(sequence, 11)]
     assert numbers == [(index, digits_of(index)) for index in range(90, 101)]
     assert sequence.index == 100
 
 
-def test_a_loop_over_a_sequence_ends_at_the_largest_index() -> None:
+def test_iterating_over_a_sequence_ends_at_the_largest_index() -> None:
     sequence = Sequence(MAX_INDEX - 2, integers="uint64")
     assert [each.index for each in sequence] == [MAX_INDEX - 1, MAX_INDEX]
     assert sequence.index == MAX_INDEX
 
 
-def test_a_number_is_made_once_and_shared_by_all_who_ask_for_it() -> None:
+def test_a_number_is_converted_once_and_shared() -> None:
     sequence = Sequence(1_000)
     current = sequence.current
     assert sequence.current is current
@@ -156,7 +156,7 @@ def test_uint64_counts_modulo_2_to_the_64() -> None:
 @given(
     st.integers(0, 200) | st.integers(0, 2**63 - 1_000), st.integers(1, 200) | st.integers(1, 1_000)
 )
-def test_uint64_is_right_after_any_start_and_jump(start: int, steps: int) -> None:
+def test_uint64_is_correct_after_any_start_and_jump(start: int, steps: int) -> None:
     sequence = Sequence(start, integers="uint64")
     assert int(sequence.current) == fibonacci_modulo(start)
     assert int(sequence.previous) == fibonacci_modulo(start - 1)
@@ -189,19 +189,19 @@ def test_a_uint64_start_out_of_bounds_is_rejected(index: int) -> None:
 
 
 @pytest.mark.parametrize("index", ["1", 1.0, None, True, b"1"])
-def test_a_start_that_is_no_int_is_rejected(index: object) -> None:
+def test_a_start_that_is_not_an_int_is_rejected(index: object) -> None:
     with pytest.raises(TypeError, match="index must be an int"):
         Sequence(cast("int", index))
 
 
 @pytest.mark.parametrize("integers", ["float", "", "EXACT", None, 64])
-def test_a_kind_of_integer_that_is_not_known_is_rejected(integers: object) -> None:
+def test_an_unknown_kind_of_integer_is_rejected(integers: object) -> None:
     with pytest.raises(ValueError, match="integers must be 'exact' or 'uint64'"):
         Sequence(integers=cast("Literal['exact']", integers))
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.0, "1", None, True])
-def test_steps_that_are_no_positive_int_are_rejected(steps: object) -> None:
+def test_steps_that_are_not_a_positive_int_are_rejected(steps: object) -> None:
     """Nothing moves."""
     sequence = Sequence(5)
     before = sequence.snapshot
@@ -224,7 +224,7 @@ def test_steps_past_the_end_are_rejected(sequence: Sequence, steps: int, largest
 
 
 @pytest.mark.processes
-def test_a_step_for_which_there_is_no_memory_raises() -> None:
+def test_a_step_without_enough_memory_raises() -> None:
     """Nothing moves."""
     # In a process of its own, whose address space is bounded while it steps.
     program = """
@@ -251,13 +251,13 @@ def test_a_step_for_which_there_is_no_memory_raises() -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
 
 
-def test_a_snapshot_can_only_come_from_a_sequence() -> None:
+def test_only_a_sequence_can_create_a_snapshot() -> None:
     with pytest.raises(TypeError, match=r"use Sequence\(index\)\.snapshot"):
         Snapshot()
 
 
 @pytest.mark.parametrize("name", ["index", "current", "previous"])
-def test_a_snapshot_and_a_sequence_can_not_be_written_to(name: str) -> None:
+def test_snapshots_and_sequences_are_read_only(name: str) -> None:
     sequence = Sequence(7)
     for thing in (sequence, sequence.snapshot):
         with pytest.raises(AttributeError):
@@ -279,7 +279,7 @@ def _many_switches() -> Iterator[None]:
 
 @pytest.mark.proves("2", "every index once, from many threads")
 @pytest.mark.usefixtures("_many_switches")
-def test_every_index_is_handed_out_once_by_many_threads() -> None:
+def test_many_threads_get_each_index_once() -> None:
     threads, steps, start = 4, 250, 20 * RELEASES_GIL_INDEX
     sequence = Sequence(start)
     taken: list[list[Snapshot]] = [[] for _ in range(threads)]
@@ -314,7 +314,7 @@ def test_jumps_of_many_threads_add_up() -> None:
 @pytest.mark.proves("3", "threads that read while others step see whole snapshots, in order")
 @pytest.mark.usefixtures("_many_switches")
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
-def test_readers_see_whole_snapshots_in_order_beside_steps(
+def test_concurrent_readers_see_consistent_snapshots_in_order(
     integers: Literal["exact", "uint64"],
 ) -> None:
     start = 2 * RELEASES_GIL_INDEX

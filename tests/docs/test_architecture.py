@@ -24,7 +24,7 @@ def test_the_page_names_every_room() -> None:
     assert rooms() - set(re.findall(r"`([\w/.]+)`", section)) == set()
 
 
-def test_every_file_that_the_page_names_is_there() -> None:
+def test_every_file_named_on_the_page_exists() -> None:
     named = re.findall(
         r"`((?:fibcore|web|supervise|tests|deploy|docs|bench)/[\w/.]*)`( \(new\))?", PAGE
     )

@@ -89,19 +89,19 @@ def document(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def test_every_make_target_that_is_named_is_one(document: Path) -> None:
+def test_every_named_make_target_exists(document: Path) -> None:
     targets = re.findall(r"(?m)^([a-z-]+):", ROOT.joinpath("Makefile").read_text())
     typed = r"(?m)(?:`|^ {4}|^\$ |&& )(?:sudo )?make ([a-z-]+)"
     named = re.findall(typed, document.read_text())
     assert set(named) <= set(targets)
 
 
-def test_every_setting_that_is_named_is_one(document: Path) -> None:
+def test_every_named_setting_exists(document: Path) -> None:
     variables = {setting.metadata["variable"] for setting in fields(Settings)} | {ALIAS}
     assert set(re.findall(r"\bFIB_[A-Z_]+\b", document.read_text())) <= variables
 
 
-def test_every_command_of_fibcore_that_is_named_is_one(document: Path) -> None:
+def test_every_named_fibcore_command_exists(document: Path) -> None:
     parser = cli._parser()
     named = set(re.findall(r"[`/ ]fibcore ([a-z-]+)(?=[ `)])", document.read_text()))
     commands = {name for each in parser._actions for name in (each.choices or ())}
@@ -110,7 +110,7 @@ def test_every_command_of_fibcore_that_is_named_is_one(document: Path) -> None:
         assert name in commands
 
 
-def test_every_file_that_is_named_is_there(document: Path) -> None:
+def test_every_named_file_exists(document: Path) -> None:
     """New files are marked as new; an instance makes its own under var/."""
     text = re.sub(r"`[^`]*` \(new\)", "", document.read_text())
     folders = "bench|docs|fibcore|install|requirements|supervise|tests|vagrant|web"
@@ -119,7 +119,7 @@ def test_every_file_that_is_named_is_there(document: Path) -> None:
     assert missing - {"bench/results/"} == set()
 
 
-def test_every_picture_that_is_shown_is_there(document: Path) -> None:
+def test_every_picture_exists(document: Path) -> None:
     shown = re.findall(r'(?:src|srcset)="([^"]+)"', document.read_text())
     assert [each for each in shown if not (document.parent / each).is_file()] == []
     assert len(set(shown)) == (4 if document == README else 0)
@@ -133,7 +133,7 @@ def test_each_alert_has_its_row_in_the_operations_guide() -> None:
     assert set(re.findall(r"`(Fibcore\w+)`", said)) == alerts
 
 
-def test_every_link_leads_to_something(document: Path) -> None:
+def test_every_link_has_a_target(document: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
         path, _, heading = target.partition("#")
         if path.startswith("http"):
@@ -145,7 +145,7 @@ def test_every_link_leads_to_something(document: Path) -> None:
         assert not heading or heading in anchors, target
 
 
-def test_the_changelog_begins_with_the_version_that_is_built() -> None:
+def test_the_changelog_begins_with_the_current_version() -> None:
     version = tomllib.loads(ROOT.joinpath("pyproject.toml").read_text())["project"]["version"]
     assert re.findall(r"(?m)^## \[(.*?)\]", ROOT.joinpath("CHANGELOG.md").read_text())[0] == version
 
@@ -172,9 +172,7 @@ def was_killed(appliance: Supervised, times: int) -> bool:
     return kills(appliance) == times
 
 
-def test_the_shell_that_asks_again_steps_once_through_kills(
-    appliance: Supervised, tmp_path: Path
-) -> None:
+def test_the_shell_recipe_steps_once_through_kills(appliance: Supervised, tmp_path: Path) -> None:
     requires.program("curl")
     first, _, one_step = block(README, "bash").rpartition("\n\n")
     script = f"{first}\nfor _ in {{1..{STEPS}}}; do\n{one_step}\necho\ndone\n"

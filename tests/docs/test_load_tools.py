@@ -22,7 +22,7 @@ FAILURES: Final = re.compile(r"Failed requests: +[1-9]|Non-2xx|Error distributio
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.split()[0])
-def test_a_load_tool_steps_and_counts_no_answer_as_failed(line: str, database: Path) -> None:
+def test_a_load_tool_steps_and_counts_no_failures(line: str, database: Path) -> None:
     shorter = line.replace("10000", "200").replace("-d 10", "-d 1")
     with listening_socket() as listener, serving(database, listener) as server:
         program, *rest = shlex.split(shorter.replace(":8080", f":{server.client.port}"))

@@ -14,14 +14,14 @@ def of(*decorators: str) -> str:
 
 
 @pytest.mark.proves("suite", "this page has what the marks on the tests say")
-def test_the_page_of_proofs_is_what_the_marks_say() -> None:
+def test_the_page_of_proofs_is_generated_from_the_marks() -> None:
     expected = page(TEMPLATE.read_text(), all_marks())
     assert PAGE.read_text() == expected, "mark tests with pytest.mark.proves, then: make proofs"
     assert len(all_marks()) > 400
     assert "::" not in TEMPLATE.read_text()
 
 
-def test_a_mark_joins_a_row_by_how_it_begins() -> None:
+def test_a_mark_joins_the_row_that_begins_like_it() -> None:
     assert of(
         '"one", "it fails a lot", "others do not"',
         '"one", "it fails", "it serves"',

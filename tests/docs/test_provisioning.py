@@ -12,7 +12,7 @@ pytestmark = pytest.mark.processes
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_vm_answers_for_its_addresses_and_its_name_alone(tmp_path: Path) -> None:
+def test_the_vm_answers_only_for_its_addresses_and_its_name(tmp_path: Path) -> None:
     drop_in = (ROOT / "deploy" / "vagrant" / "vm.conf").read_text()
     # %H is the host's name, as systemd.unit(5) has it.
     lines = re.findall(r"^Environment=(\w+)=(.*)$", drop_in, re.MULTILINE)

@@ -37,12 +37,12 @@ def test_every_test_finds_programs_through_requires() -> None:
 
 
 @pytest.mark.processes
-def test_a_program_that_may_be_missing_is_not_started_by_its_name_alone() -> None:
+def test_no_optional_program_is_started_without_requires() -> None:
     with pytest.raises(pytest.fail.Exception, match=r"requires\.program\('etcdctl'\)"):
         subprocess.run(["etcdctl"], check=False)
 
 
-def test_with_require_all_a_missing_program_ends_the_run(
+def test_with_require_all_a_missing_program_fails_the_run(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Before the first test; it continues if nothing is missing, or REQUIRE_ALL is not set."""

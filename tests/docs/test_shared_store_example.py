@@ -120,7 +120,7 @@ def ask(url: str) -> bytes:
 
 @pytest.mark.long
 @pytest.mark.parametrize("store", STORES)
-def test_two_nodes_step_one_sequence_that_stays(home: Path, store: str) -> None:
+def test_two_nodes_step_one_persistent_sequence(home: Path, store: str) -> None:
     with running(home, store) as url:
         until_both_answer(url)
         for index in range(1, 9):
@@ -158,7 +158,7 @@ def test_an_unknown_store_is_rejected_before_anything_starts(home: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["a b", "50%", "\xe9", "x" * 60], ids=ascii)
-def test_a_folder_that_its_parts_can_not_run_in_is_rejected(home: Path, name: str) -> None:
+def test_a_folder_with_an_unusable_path_is_rejected(home: Path, name: str) -> None:
     folder = home.rename(home.with_name(f"{home.name}-{name}"))
     done = subprocess.run(
         [folder / SCRIPT, "run", "redis"], capture_output=True, timeout=PATIENCE, check=False
@@ -203,7 +203,7 @@ ASKED_ALL_THE_SAME = "max_fails=0 backup;"
     "without the second list of nodes nginx answers 502 of its own",
 )
 @pytest.mark.parametrize("protected", [True, False], ids=["as it is", "without the second list"])
-def test_a_dead_engine_leaves_the_503_and_its_reason(
+def test_without_the_engine_nodes_answer_503_with_the_reason(
     example: tuple[Path, str], protected: bool
 ) -> None:
     home, url = example
@@ -248,7 +248,7 @@ def nginx_configured(home: Path, *, protected: bool) -> Iterator[None]:
         supervisorctl(home, "restart", "nginx")
 
 
-def test_nodes_step_one_sequence_and_the_terminal_shows_a_killed_one(
+def test_nodes_step_one_sequence_and_a_killed_node_is_shown(
     example: tuple[Path, str],
 ) -> None:
     home, url = example
@@ -267,7 +267,7 @@ def test_nodes_step_one_sequence_and_the_terminal_shows_a_killed_one(
     assert re.search(rf"(?m)^index +{index}$", shown)
 
 
-def test_a_port_that_is_taken_is_named_before_anything_starts(home: Path) -> None:
+def test_a_port_in_use_is_reported_before_anything_starts(home: Path) -> None:
     port = free_ports(5)
     with socket.create_server(("127.0.0.1", port + 2)):
         done = subprocess.run(

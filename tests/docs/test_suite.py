@@ -10,7 +10,7 @@ from tests.mutants.equivalent import Equivalent
 TESTS = Path(__file__).parents[1]
 
 
-def test_no_module_of_tests_imports_another() -> None:
+def test_no_test_module_imports_another() -> None:
     """Shared code is in ``tests/support``, a ``conftest.py``, or a module beside the tests."""
     importing = [
         str(path.relative_to(TESTS))
@@ -20,7 +20,7 @@ def test_no_module_of_tests_imports_another() -> None:
     assert importing == []
 
 
-def test_an_equivalent_mutant_is_named_by_a_comment_at_its_line() -> None:
+def test_an_equivalent_mutant_has_a_comment_at_its_line() -> None:
     its = Equivalent(
         "one = 1  # pragma: no mutate number: chosen\n"
         "# pragma: no mutate boundary, removal: either does\n"
@@ -39,7 +39,7 @@ def test_an_equivalent_mutant_is_named_by_a_comment_at_its_line() -> None:
         Equivalent("one = 1  # pragma: no mutate numbers: chosen\n")
 
 
-def test_each_comment_on_mutants_is_understood() -> None:
+def test_each_comment_on_mutants_is_parsed() -> None:
     for folder in ("fibcore", "web", "supervise"):
         for path in TESTS.parent.joinpath(folder).rglob("*.py"):
             source = path.read_text()

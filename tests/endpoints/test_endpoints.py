@@ -90,7 +90,9 @@ def bodies(loop: Loop, implementation: Implementation, *requests: bytes) -> list
     return [each.body for each in ask(loop, implementation, *requests)]
 
 
-def test_another_number_is_answered_as_itself(loop: Loop, implementation: Implementation) -> None:
+def test_an_endpoint_of_another_number_answers_it(
+    loop: Loop, implementation: Implementation
+) -> None:
     json_, text, head = ask(
         loop,
         implementation,
@@ -105,7 +107,7 @@ def test_another_number_is_answered_as_itself(loop: Loop, implementation: Implem
     assert known.status == 304
 
 
-def test_an_answer_of_a_rows_own_is_rendered_each_time(
+def test_an_endpoints_own_answer_is_rendered_each_time(
     loop: Loop, implementation: Implementation
 ) -> None:
     (answer,) = ask(loop, implementation, request("GET /gauges"))
@@ -120,7 +122,7 @@ def test_an_answer_of_a_rows_own_is_rendered_each_time(
     ]
 
 
-def test_a_parameter_is_the_decoded_segment_of_the_path(
+def test_a_parameter_is_a_decoded_segment_of_the_path(
     loop: Loop, implementation: Implementation
 ) -> None:
     assert bodies(
@@ -136,7 +138,7 @@ def test_a_parameter_is_the_decoded_segment_of_the_path(
         assert answer.status == 404
 
 
-def test_another_field_counts_where_its_row_names_it(
+def test_a_header_field_counts_if_the_endpoint_names_it(
     loop: Loop, implementation: Implementation
 ) -> None:
     assert bodies(
@@ -164,7 +166,7 @@ def test_another_field_counts_where_its_row_names_it(
 LANGUAGES = ((), ("Accept-Language: de",), ("Accept-Language: fr",))
 
 
-def test_the_rows_that_were_there_are_answered_as_before(
+def test_existing_endpoints_are_answered_as_before(
     loop: Loop, implementation: Implementation
 ) -> None:
     for path in PATHS:
@@ -175,7 +177,7 @@ def test_the_rows_that_were_there_are_answered_as_before(
 
 
 @pytest.mark.parametrize("row", MORE.rows, ids=lambda row: row.path)
-def test_each_row_takes_its_methods_alone(
+def test_each_endpoint_accepts_only_its_methods(
     loop: Loop, implementation: Implementation, row: Endpoint
 ) -> None:
     path = row.path.replace("{", "").replace("}", "")
@@ -191,7 +193,7 @@ def test_each_row_takes_its_methods_alone(
 
 
 @pytest.mark.processes
-def test_an_unknown_path_is_404_with_the_paths_of_all_rows(
+def test_an_unknown_path_is_404_with_all_known_paths(
     loop: Loop, implementation: Implementation
 ) -> None:
     (answer,) = ask(loop, implementation, request("GET /nowhere"))
@@ -203,7 +205,7 @@ def test_an_unknown_path_is_404_with_the_paths_of_all_rows(
 @pytest.mark.parametrize(
     "row", [row for row in MORE.rows if row.path not in LIVE], ids=lambda row: row.path
 )
-def test_both_ways_answer_each_row_alike(loop: Loop, row: Endpoint) -> None:
+def test_both_implementations_answer_each_endpoint_alike(loop: Loop, row: Endpoint) -> None:
     path = row.path.replace("{", "").replace("}", "")
     fields = [f"{name.decode()}: {value}" for name in sorted(row.fields) for value in ('"5"', "*")]
     data = b"".join(request(f"GET {path}", each) for each in fields if "host" not in each)

@@ -114,7 +114,7 @@ def test_metrics_identify_the_server_and_its_store(client: Client) -> None:
     assert values(found["process_resident_memory_bytes"])[()] > 10e6
 
 
-def test_counts_of_a_process_beside_another_have_its_pid(engines: Engines, tmp_path: Path) -> None:
+def test_counts_of_one_of_several_processes_have_its_pid(engines: Engines, tmp_path: Path) -> None:
     """Scrapes of a node of a shared store reach either process: one counter would fall."""
     with ExitStack() as stack:
         nodes = Nodes(engines(Redis), tmp_path, stack)
@@ -146,7 +146,7 @@ def test_counts_of_a_process_beside_another_have_its_pid(engines: Engines, tmp_p
         assert gauges[0].labels == {}
 
 
-def test_openmetrics_says_since_when_it_counts(client: Client) -> None:
+def test_openmetrics_has_the_time_of_creation(client: Client) -> None:
     client.get("/next")
     answer = client.get("/metrics", ACCEPT)
     assert answer.headers["content-type"].startswith(OPENMETRICS)

@@ -52,5 +52,5 @@ def missing(
     return found
 
 
-def test_nothing_is_missing_of_any_endpoint() -> None:
+def test_every_endpoint_is_complete() -> None:
     assert missing(TABLE.rows, MODULES, texts()) == []

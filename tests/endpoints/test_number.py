@@ -27,7 +27,7 @@ client = by_each_implementation(7, FIB_MAX_INDEX=str(LARGEST))
 @pytest.mark.parametrize(
     "index", [0, 1, 2, 6, 7, 8, 93, 94, 20_578, SHORT, SHORT + 1, 30_000, LARGEST]
 )
-def test_the_number_at_an_index_is_exact_and_the_sequence_stays(client: Client, index: int) -> None:
+def test_the_number_at_an_index_is_exact_and_steps_nothing(client: Client, index: int) -> None:
     answer = client.get(f"/numbers/{index}")
     assert_number(answer, "number", digits_of(index))
     assert answer.index == index
@@ -38,7 +38,7 @@ def test_the_number_at_an_index_is_exact_and_the_sequence_stays(client: Client, 
     assert client.index == 7
 
 
-def test_a_number_is_cacheable_for_ever_and_varies_by_accept(client: Client) -> None:
+def test_a_number_is_immutable_and_varies_by_accept(client: Client) -> None:
     for path in ("/numbers/7", f"/numbers/{LARGEST}"):
         answer = client.get(path)
         assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
@@ -47,7 +47,9 @@ def test_a_number_is_cacheable_for_ever_and_varies_by_accept(client: Client) -> 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/plain"])
 @pytest.mark.parametrize("index", [7, SHORT + 1, LARGEST])
-def test_a_number_that_the_client_has_is_304(client: Client, index: int, accept: str) -> None:
+def test_a_number_that_the_client_already_has_is_304(
+    client: Client, index: int, accept: str
+) -> None:
     etag = client.get(f"/numbers/{index}", {"Accept": accept}).headers["etag"]
     answer = client.get(f"/numbers/{index}", {"Accept": accept, "If-None-Match": etag})
     assert answer.status == 304
@@ -90,7 +92,7 @@ def test_other_paths_under_numbers_are_404(client: Client, path: str) -> None:
     assert client.get(path).status == 404
 
 
-def test_the_same_index_written_otherwise_is_the_same(client: Client) -> None:
+def test_a_query_and_percent_encoding_do_not_change_the_index(client: Client) -> None:
     assert client.get("/numbers/%37?x").body == b'{"number": 13}'
 
 
@@ -107,7 +109,7 @@ def test_with_uint64_it_is_modulo_2_to_the_64_at_any_index(tmp_path: Path) -> No
 
 
 @pytest.mark.processes
-def test_a_number_that_takes_more_than_all_memory_is_503(tmp_path: Path) -> None:
+def test_a_number_larger_than_memory_is_503(tmp_path: Path) -> None:
     settings = {"FIB_MAX_ANSWER_BYTES": str(2**20), "FIB_MAX_INDEX": "10000000"}
     with serving(tmp_path, 7, **settings) as client:
         answer = client.get("/numbers/10000000")

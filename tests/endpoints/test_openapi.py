@@ -40,7 +40,7 @@ def operations(path: str) -> dict[str, Any]:
     return found
 
 
-def test_the_document_has_each_row_with_its_methods_alone() -> None:
+def test_the_document_has_each_endpoint_with_only_its_methods() -> None:
     described = {
         path: {method.upper() for method in methods} for path, methods in DOCUMENT["paths"].items()
     }
@@ -49,7 +49,7 @@ def test_the_document_has_each_row_with_its_methods_alone() -> None:
 
 
 @pytest.mark.parametrize("row", TABLE.rows, ids=lambda row: row.path)
-def test_the_document_has_the_header_fields_of_each_row(row: Any) -> None:
+def test_the_document_has_the_header_fields_of_each_endpoint(row: Any) -> None:
     described = {
         parameter["name"].lower().encode()
         for operation in operations(row.path).values()
@@ -86,7 +86,7 @@ PROBLEMS: Final = {
 
 
 @every("name", PROBLEMS)
-def test_the_document_has_each_header_of_a_problem_and_requires_what_all_have(name: str) -> None:
+def test_the_document_has_each_header_of_a_problem_and_requires_common_ones(name: str) -> None:
     response = DOCUMENT["components"]["responses"][name]
     sent = [{name.decode() for name, _ in each.headers()} for each in PROBLEMS[name].examples]
     assert_headers_are_described(response, set().union(*sent))

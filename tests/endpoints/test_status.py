@@ -105,7 +105,7 @@ def test_status_identifies_the_process_its_uptime_and_its_store(client: Client) 
 
 
 @pytest.mark.processes
-def test_status_names_the_node_and_nothing_of_its_host(client: Client, tmp_path: Path) -> None:
+def test_status_names_the_node_but_not_its_host(client: Client, tmp_path: Path) -> None:
     text = client.get("/status").body.decode()
     for told in (socket.gethostname(), getpass.getuser(), str(tmp_path)):
         assert told not in text
@@ -129,7 +129,7 @@ def test_status_has_the_time_of_the_backup_copy(database: Path, listener: socket
 
 @pytest.mark.processes
 @pytest.mark.proves("disk", "no backup copy can be made…")
-def test_health_warns_as_long_as_no_backup_copy_can_be_made(
+def test_health_has_a_warning_while_no_backup_copy_can_be_made(
     database: Path, listener: socket.socket
 ) -> None:
     with ServerProcess(database, listener) as server:
@@ -214,9 +214,7 @@ def test_a_takeover_is_counted_with_how_the_previous_server_ended(
 
 
 @pytest.mark.processes
-def test_a_start_where_nobody_served_is_no_takeover(
-    database: Path, listener: socket.socket
-) -> None:
+def test_a_start_after_no_server_is_not_a_takeover(database: Path, listener: socket.socket) -> None:
     """The previous takeover stays in the history."""
     known = takeover_history.record(database, 0.5)
     note_ending(database, "hung")
@@ -228,7 +226,7 @@ def test_a_start_where_nobody_served_is_no_takeover(
     assert takeover_history.record(database, 0.5).after == "stopped"
 
 
-def test_a_takeover_counts_from_the_last_answer_of_a_server_that_hung(database: Path) -> None:
+def test_a_takeover_after_a_hang_is_timed_from_the_last_answer(database: Path) -> None:
     note_ending(database, "hung", 27.0)
     seconds = takeover_history.record(database, 0.012).seconds
     assert seconds is not None
@@ -238,7 +236,7 @@ def test_a_takeover_counts_from_the_last_answer_of_a_server_that_hung(database: 
 
 
 @pytest.mark.proves("system", "the clock is set, back…")
-def test_a_clock_that_is_set_makes_no_takeover_longer(
+def test_setting_the_clock_does_not_lengthen_a_takeover(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note_ending(database, "killed")
@@ -281,14 +279,14 @@ def test_an_unreadable_takeover_history_starts_again(database: Path, text: str) 
     assert takeover_history.record(database, 0.1).number == 1
 
 
-def test_where_it_can_not_be_written_it_is_not(tmp_path: Path) -> None:
+def test_an_unwritable_takeover_history_is_skipped(tmp_path: Path) -> None:
     database = tmp_path / "nowhere" / "fibcore.db"
     note_ending(database, "hung")
     assert takeover_history.record(database, 0.1).number == 1
     assert takeover_history.record(database, None).number == 0
 
 
-def test_a_process_that_ends_waits_for_no_disk_that_hangs(
+def test_an_exiting_process_does_not_wait_for_a_hanging_disk(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(takeover_history, "NOTE_SECONDS", 0.01)
@@ -296,7 +294,7 @@ def test_a_process_that_ends_waits_for_no_disk_that_hangs(
     note_ending(database, "hung")
 
 
-def test_the_processes_that_wait_for_the_lock_are_found(
+def test_processes_waiting_for_the_lock_are_found(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert waiting_for(database) is None

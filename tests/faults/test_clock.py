@@ -58,7 +58,7 @@ def day_of(appliance: Supervised) -> int:
     "deadlines, takeover, watchdog and backup are as before",
 )
 @pytest.mark.proves("load", "a clock that is set")
-def test_a_clock_that_is_set_disturbs_nothing(fault: Fault, tmp_path: Path) -> None:
+def test_setting_the_clock_does_no_harm(fault: Fault, tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     with Supervised(clock.environment) as appliance:
         today = day_of(appliance)
@@ -107,7 +107,7 @@ def survives_a_day(servers: Servers, clock: Clock) -> bool:
 @pytest.mark.proves("system", "the clock is set, back…")
 @pytest.mark.proves("pairs", "a deadline", "a clock that is set")
 @pytest.mark.proves("clients", "send a head, a body…")
-def test_setting_the_clock_neither_passes_nor_delays_a_deadline(tmp_path: Path) -> None:
+def test_setting_the_clock_moves_no_deadline(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     long, short = {"FIB_RECEIVE_TIMEOUT": "60"}, {"FIB_RECEIVE_TIMEOUT": "2"}
     with Servers(tmp_path / "a.db", tmp_path, settings=clock.environment | long) as servers:
@@ -126,7 +126,7 @@ def test_setting_the_clock_neither_passes_nor_delays_a_deadline(tmp_path: Path) 
     "the clock is set, back…",
     control="deadlines were kept by it: they are passed at once",
 )
-def test_a_deadline_by_the_wall_clock_would_pass_by_setting_it(tmp_path: Path) -> None:
+def test_setting_the_clock_would_move_a_wall_clock_deadline(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     settings = clock.environment | {"FIB_RECEIVE_TIMEOUT": "60"}
     command = variant(keeps_deadlines_by_the_wall_clock)

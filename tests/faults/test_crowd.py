@@ -118,7 +118,7 @@ at their bounds, and what the kernel has for a connection is nearly that for eac
 @pytest.mark.proves(
     "bounds", "connections, bytes in flight, piped, of parts of requests", "memory of the unit"
 )
-def test_a_mixture_of_the_worst_does_not_fill_the_memory(fault: Fault) -> None:
+def test_the_worst_mix_of_clients_does_not_fill_memory(fault: Fault) -> None:
     mixture = [kind for kind, share in MOST.items() for _ in range(share)]
     with limited_memory(INDEX) as it:
         serve_beside(mixture, it, fault)
@@ -132,7 +132,7 @@ def test_a_mixture_of_the_worst_does_not_fill_the_memory(fault: Fault) -> None:
     "2,000 at once say nothing…",
     control="all of them might send nearly all of a long request: they take more",
 )
-def test_nearly_whole_requests_would_fill_unbounded_memory() -> None:
+def test_nearly_complete_requests_would_fill_memory_without_a_bound() -> None:
     without_bound = variant(keeps_parts_of_requests_without_bound)
     with (
         limited_memory(INDEX, command=without_bound) as it,
@@ -157,6 +157,6 @@ def test_nearly_whole_requests_would_fill_unbounded_memory() -> None:
 @pytest.mark.proves("pairs", "hostile clients of a kind", "those of every other")
 @pytest.mark.proves("6", "the size of a head, and of what is piped behind it")
 @pytest.mark.proves("bounds", "connections, bytes in flight, piped…")
-def test_hostile_clients_of_every_kind_keep_nobody_out(fault: Fault) -> None:
+def test_hostile_clients_of_every_kind_shut_nobody_out(fault: Fault) -> None:
     with limited_memory(INDEX) as it:
         serve_beside(list(KINDS), it, fault)

@@ -155,7 +155,7 @@ def test_a_damaged_file_gives_the_index_or_an_invalid_database(left: Files, mish
 
 
 @pytest.mark.processes
-def test_what_the_server_has_left_is_found_whole(left: Files) -> None:
+def test_undamaged_files_of_a_server_are_valid(left: Files) -> None:
     assert left.keys() == set(ALL)
     assert index_found(left) == COMMITTED
 
@@ -174,7 +174,7 @@ def test_without_evidence_a_damaged_wal_would_lower_the_index(left: Files) -> No
 
 
 @pytest.mark.proves("4", "anything that may befall one…", control="without its digest")
-def test_without_its_digest_a_flipped_bit_would_make_an_index(
+def test_without_its_digest_a_flipped_bit_would_change_the_index(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with TemporaryDirectory() as folder:

@@ -47,7 +47,7 @@ pytestmark = pytest.mark.processes
     "descriptors run out",
     "steps go on; new connections are closed without a step until there are some again",
 )
-def test_without_descriptors_steps_go_on(tmp_path: Path) -> None:
+def test_steps_continue_without_free_descriptors(tmp_path: Path) -> None:
     command = variant(checkpoints_often)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
@@ -78,7 +78,7 @@ def test_without_descriptors_steps_go_on(tmp_path: Path) -> None:
 @pytest.mark.proves(
     "system", "descriptors run out", control="a commit needed one: the next step ends the server"
 )
-def test_a_commit_that_needed_a_descriptor_would_fail_without(tmp_path: Path) -> None:
+def test_without_free_descriptors_a_commit_that_needed_one_would_fail(tmp_path: Path) -> None:
     command = variant(opens_its_database_at_each_commit)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
@@ -101,7 +101,7 @@ def test_a_commit_that_needed_a_descriptor_would_fail_without(tmp_path: Path) ->
     "descriptors run out, also the one that the event loop keeps in reserve",
     "it is busy, steps on, and recovers",
 )
-def test_without_even_the_one_in_reserve_steps_go_on(tmp_path: Path) -> None:
+def test_steps_continue_without_even_the_reserved_descriptor(tmp_path: Path) -> None:
     """The server would be busy with a connection that it can't accept."""
     with (
         Servers(tmp_path / "fibcore.db", tmp_path) as servers,
@@ -132,7 +132,7 @@ def test_without_even_the_one_in_reserve_steps_go_on(tmp_path: Path) -> None:
 @pytest.mark.proves("system", "descriptors run out")
 @pytest.mark.proves("load", "no descriptors")
 @pytest.mark.long
-def test_descriptors_run_out_under_load_and_come_back(fault: Fault, tmp_path: Path) -> None:
+def test_descriptors_run_out_under_load_and_become_free(fault: Fault, tmp_path: Path) -> None:
     command = variant(checkpoints_often)
     with Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers:
         server = servers.server.pid
@@ -172,7 +172,7 @@ def limited(count: int, command: tuple[str, ...] | list[str] = SERVER) -> list[s
     "fewer connections are taken, and the log says so; nobody is kept out",
 )
 @pytest.mark.proves("bounds", "connections", "descriptors")
-def test_fewer_descriptors_than_connections_keep_nobody_out(tmp_path: Path) -> None:
+def test_fewer_descriptors_than_connections_shut_nobody_out(tmp_path: Path) -> None:
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=limited(FEW)) as servers,
         ExitStack() as stack,
@@ -199,7 +199,7 @@ def test_fewer_descriptors_than_connections_keep_nobody_out(tmp_path: Path) -> N
     control="as many were taken all the same: others are closed unanswered",
 )
 @pytest.mark.long
-def test_connections_without_descriptors_would_keep_others_out(tmp_path: Path) -> None:
+def test_connections_beyond_the_descriptors_would_shut_others_out(tmp_path: Path) -> None:
     command = limited(FEW, variant(takes_connections_without_descriptors))
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
@@ -218,9 +218,7 @@ def test_connections_without_descriptors_would_keep_others_out(tmp_path: Path) -
 )
 @pytest.mark.long
 @pytest.mark.parametrize("index", [None, 7])
-def test_too_few_descriptors_at_a_start_are_said_or_it_ends(
-    index: int | None, tmp_path: Path
-) -> None:
+def test_too_few_descriptors_at_the_start_are_reported(index: int | None, tmp_path: Path) -> None:
     """Where it ends, it is started again."""
     database = tmp_path / "fibcore.db"
     if index is not None:

@@ -106,7 +106,7 @@ def test_an_error_at_any_write_or_sync_loses_nothing(fault: Fault, tmp_path: Pat
 
 
 @pytest.mark.proves("5", "an error of the disk…")
-def test_a_write_that_is_cut_short_loses_nothing(fault: Fault, tmp_path: Path) -> None:
+def test_a_short_write_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:
         database = disk.path / "fibcore.db"
@@ -134,7 +134,7 @@ def test_a_write_that_is_cut_short_loses_nothing(fault: Fault, tmp_path: Path) -
 
 
 @pytest.mark.proves("5", "an error of the disk…", control="answered after a failed sync")
-def test_an_answer_after_a_failed_sync_would_lose_the_step(tmp_path: Path) -> None:
+def test_answering_after_a_failed_sync_would_lose_the_step(tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:
         database = disk.path / "fibcore.db"

@@ -111,7 +111,7 @@ def reads_of_the_member_alone(
 @pytest.mark.proves(
     "shared", "a member of etcd that is cut off shows nothing old, with its control"
 )
-def test_a_member_that_is_cut_off_shows_nothing_old(
+def test_a_cut_off_member_shows_no_stale_index(
     fault: Fault, reads_of_the_member_alone: bool
 ) -> None:
     for _ in fault.tries(short=1, long=1, share=0):

@@ -155,7 +155,7 @@ KINDS: Final = pytest.mark.parametrize("kind", [PostgresqlPair, RedisPair])
 )
 @KINDS
 @pytest.mark.parametrize("lost", [killed, cut_off_for_a_while])
-def test_a_failover_to_a_replica_waited_for_loses_no_step(
+def test_a_failover_to_a_synchronous_replica_loses_no_step(
     fault: Fault,
     kind: type[Pair],
     lost: Callable[[Pair], AbstractContextManager[None]],
@@ -185,7 +185,7 @@ def test_a_failover_to_a_replica_waited_for_loses_no_step(
     "and the nodes end",
 )
 @KINDS
-def test_a_failover_loses_what_its_replica_did_not_receive(
+def test_a_failover_loses_steps_that_the_replica_did_not_receive(
     fault: Fault, kind: type[Pair], tmp_path: Path
 ) -> None:
     for _ in fault.tries(short=1, long=1, share=0):

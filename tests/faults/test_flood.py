@@ -74,7 +74,7 @@ def request(index: int) -> bytes:
     "ask for long numbers, each another one, of which none is ever computed",
     "64 wait, all past that are 503; each step is answered",
 )
-def test_steps_are_answered_beside_a_flood_for_long_numbers(fault: Fault, tmp_path: Path) -> None:
+def test_steps_are_answered_during_a_flood_for_long_numbers(fault: Fault, tmp_path: Path) -> None:
     with served(tmp_path, (sys.executable, "-c", UNWATCHED, "web")) as server, ExitStack() as stack:
         client = server.client
         before = status(client)["memory_bytes"]
@@ -120,7 +120,7 @@ def newcomers_served(folder: Path, code: str) -> int:
     "wait for a few long numbers, on more connections than there may be",
     "at most an eighth of the connections wait; newcomers are answered",
 )
-def test_those_who_wait_for_numbers_keep_no_newcomer_out(tmp_path: Path) -> None:
+def test_clients_waiting_for_numbers_shut_no_newcomer_out(tmp_path: Path) -> None:
     assert newcomers_served(tmp_path, UNWATCHED) == 40
 
 
@@ -128,7 +128,7 @@ def test_those_who_wait_for_numbers_keep_no_newcomer_out(tmp_path: Path) -> None
     "clients", "wait for a few long…", control="any number could wait: newcomers are kept out"
 )
 @pytest.mark.long
-def test_unbounded_waiters_would_keep_newcomers_out(tmp_path: Path) -> None:
+def test_unbounded_waiting_clients_would_shut_newcomers_out(tmp_path: Path) -> None:
     unbounded = (
         "from web import service as s\nQ = s.NumberQueue\ns.NumberQueue = lambda a, _: Q(a)\n"
     )
@@ -163,7 +163,7 @@ server.main()
     "clients", "ask for long numbers, each…", control="computed in the event loop: steps wait"
 )
 @pytest.mark.long
-def test_steps_would_wait_for_a_number_made_in_the_event_loop(tmp_path: Path) -> None:
+def test_steps_would_wait_for_a_number_computed_in_the_event_loop(tmp_path: Path) -> None:
     with served(tmp_path, (sys.executable, "-c", BLOCKS)) as server, ExitStack() as stack:
         asking, stepping = (stack.enter_context(server.client.raw()) for _ in range(2))
         asking.sendall(request(LONG))

@@ -95,7 +95,7 @@ def test_a_flooded_server_is_not_killed_and_answers_newcomers(name: str, fault: 
     "clients flood any endpoint, 1,900…",
     control="turns had any length, with a timer for a heartbeat: it is killed",
 )
-def test_turns_of_any_length_would_have_a_flooded_server_killed() -> None:
+def test_without_a_bound_on_turns_a_flooded_server_would_be_killed() -> None:
     """With a heartbeat that is a timer, and dear answers that are made for each."""
     assert BEAT_SECONDS < 1
     with Supervised(command=variant(takes_turns_of_any_length)) as appliance:

@@ -65,7 +65,7 @@ def test_a_server_that_hangs_in_any_way_is_replaced_by_the_standby(fault: Fault)
     "the watchdog is stopped, or hangs, and then the server",
     "supervisord ends the watchdog within 10 s; the next one ends the server",
 )
-def test_a_stopped_watchdog_is_replaced_and_then_a_stopped_server(fault: Fault) -> None:
+def test_a_stopped_watchdog_is_replaced_and_then_kills_a_stopped_server(fault: Fault) -> None:
     with Supervised() as appliance:
         with Load(appliance.port) as load:
             for _ in fault.tries(short=1, long=3, share=0.05):
@@ -89,7 +89,7 @@ def test_a_stopped_watchdog_is_replaced_and_then_a_stopped_server(fault: Fault) 
 @pytest.mark.proves(
     "processes", "the watchdog is stopped, or…", control="supervisord did not look: both stay so"
 )
-def test_a_stopped_watchdog_and_server_would_stay_so_without_the_extension(fault: Fault) -> None:
+def test_without_the_extension_a_stopped_watchdog_would_stay(fault: Fault) -> None:
     appliance = Supervised()
     appliance.take_away_the_extension()
     with appliance:
@@ -111,7 +111,7 @@ def test_a_stopped_watchdog_and_server_would_stay_so_without_the_extension(fault
 @pytest.mark.proves(
     "processes", "the standby hangs, or ends", "it is replaced; the server is not touched"
 )
-def test_a_standby_that_hangs_or_dies_is_replaced(fault: Fault) -> None:
+def test_a_standby_that_hangs_or_exits_is_replaced(fault: Fault) -> None:
     with Supervised() as appliance:
         server = appliance.server
         with Load(appliance.port) as load:
@@ -200,7 +200,7 @@ def watch(server: ServerProcess, enough: Callable[[], bool]) -> None:
     "processes", "the server turns, and gets next to nothing of the processor", "it is not killed"
 )
 @pytest.mark.proves("load", "the watchdog")
-def test_a_server_that_is_starved_and_turns_is_not_killed(fault: Fault, tmp_path: Path) -> None:
+def test_a_starved_server_that_makes_progress_is_not_killed(fault: Fault, tmp_path: Path) -> None:
     with starved(tmp_path) as (server, beats):
         for _ in fault.tries(short=1, long=10, share=0.05):
             # By the clock it has been silent for longer than it may be, again and again.
@@ -215,7 +215,7 @@ def test_a_server_that_is_starved_and_turns_is_not_killed(fault: Fault, tmp_path
     "the server turns, and gets…",
     control="the watchdog went by the clock: it is killed",
 )
-def test_a_watchdog_by_the_clock_would_kill_a_starved_server(
+def test_a_watchdog_using_the_clock_would_kill_a_starved_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(liveness, "is_idle", lambda _: True)

@@ -85,7 +85,7 @@ def held_of_readers(folder: Path, command: Sequence[str] = SERVER) -> list[int]:
     "what the kernel holds of all answers: a share of one budget, greater for who takes answers, "
     "of any endpoint",
 )
-def test_who_takes_answers_gets_a_share_of_one_budget(tmp_path: Path) -> None:
+def test_clients_that_take_answers_share_one_budget(tmp_path: Path) -> None:
     held = held_of_readers(tmp_path)
     share = BUDGET // 2 // READERS
     assert len(held) == READERS
@@ -96,7 +96,7 @@ def test_who_takes_answers_gets_a_share_of_one_budget(tmp_path: Path) -> None:
 
 
 @pytest.mark.proves("6", "what the kernel holds of all…", control="shares without a bound")
-def test_shares_without_a_bound_would_hold_all_answers(tmp_path: Path) -> None:
+def test_without_a_bound_shares_would_hold_all_answers(tmp_path: Path) -> None:
     held = held_of_readers(tmp_path, variant(lends_without_bound))
     assert sum(held) > READERS * SIZE * 3 // 4
 
@@ -111,7 +111,7 @@ TAKEN: Final = 1_000_000
 
 
 @pytest.mark.proves("6", "what the kernel holds of all…")
-def test_a_crowd_that_stops_reading_any_endpoint_stays_in_bounds(fault: Fault) -> None:
+def test_a_crowd_that_stops_reading_stays_within_the_bounds(fault: Fault) -> None:
     """The answers are those of /openapi.json, which have no digits."""
     with limited_memory() as it, ExitStack() as stack:
         client = Client(f"http://127.0.0.1:{it.appliance.port}")
@@ -150,16 +150,16 @@ def most_held_by_closed_ones(folder: Path, command: Sequence[str] = SERVER) -> i
 
 
 @pytest.mark.proves("6", "what the kernel holds for connections that are closed")
-def test_a_closed_connection_counts_until_its_answer_is_taken(tmp_path: Path) -> None:
+def test_a_closed_connection_counts_until_its_answer_is_received(tmp_path: Path) -> None:
     assert most_held_by_closed_ones(tmp_path) <= PLACES
 
 
 @pytest.mark.proves("6", "what the kernel holds for…", control="closed connections do not count")
-def test_closed_connections_would_pile_up_in_the_kernel(tmp_path: Path) -> None:
+def test_without_counting_them_closed_connections_would_fill_the_kernel(tmp_path: Path) -> None:
     assert most_held_by_closed_ones(tmp_path, variant(forgets_what_it_has_closed)) == 100
 
 
-def test_who_takes_a_last_answer_slowly_gets_all_of_it(tmp_path: Path) -> None:
+def test_a_slow_client_gets_all_of_a_last_answer(tmp_path: Path) -> None:
     with serving(tmp_path) as servers, servers.client.raw(receive_buffer=4096) as slow:
         slow.sendall(LAST.replace(b"60000", b"300000"))
         received = bytearray()
@@ -174,7 +174,7 @@ def test_who_takes_a_last_answer_slowly_gets_all_of_it(tmp_path: Path) -> None:
 @pytest.mark.proves(
     "clients", "take nothing of an answer, or a few bytes now and then", "closed at the deadline"
 )
-def test_what_nobody_takes_is_dropped_at_the_deadline(tmp_path: Path) -> None:
+def test_an_unread_answer_is_dropped_at_the_deadline(tmp_path: Path) -> None:
     with (
         serving(tmp_path, FIB_SEND_TIMEOUT="1") as servers,
         servers.client.raw(receive_buffer=4096) as idle,
@@ -219,11 +219,11 @@ def kept_since(servers: Servers, before: int, kept: list[int]) -> int:
 
 
 @pytest.mark.proves("6", "the memory that stays when a crowd has gone")
-def test_memory_that_a_crowd_has_taken_is_given_back(tmp_path: Path) -> None:
+def test_memory_used_by_a_crowd_is_released(tmp_path: Path) -> None:
     assert kept_of_a_crowd(tmp_path) < 16 * 2**20
 
 
 @pytest.mark.proves("6", "the memory that stays when…", control="malloc left to itself")
 @pytest.mark.long
-def test_memory_would_stay_if_malloc_was_left_to_itself(tmp_path: Path) -> None:
+def test_malloc_alone_would_not_release_memory(tmp_path: Path) -> None:
     assert kept_of_a_crowd(tmp_path, variant(keeps_all_freed_memory)) > 32 * 2**20

@@ -26,7 +26,7 @@ CHOICE: Final = random.Random(0)
 @pytest.mark.proves("2", "of many clients each has its numbers once, and none is left behind")
 @pytest.mark.proves("pairs", "`kill -9`", "many clients that ask again with `Idempotency-Key`")
 @pytest.mark.proves("client", "64 clients lose each tenth answer, while the server is killed")
-def test_each_client_has_each_of_its_numbers_once_through_kills(fault: Fault) -> None:
+def test_each_client_gets_each_of_its_numbers_once_through_kills(fault: Fault) -> None:
     with Supervised() as appliance:
         with lossy(("127.0.0.1", appliance.port)) as urls, KeyedClients(urls) as clients:
             for _ in fault.tries(short=2, long=40, share=0.05):
@@ -41,7 +41,7 @@ def test_each_client_has_each_of_its_numbers_once_through_kills(fault: Fault) ->
     "client", "64 clients lose each tenth…", control="without keys: numbers are lost"
 )
 @pytest.mark.long
-def test_without_keys_lost_answers_would_be_steps_of_nobody() -> None:
+def test_without_keys_lost_answers_would_leave_gaps() -> None:
     with Supervised() as appliance:
         with (
             lossy(("127.0.0.1", appliance.port)) as urls,

@@ -114,7 +114,7 @@ def test_answers_before_the_commit_would_lose_steps(fault: Fault) -> None:
 
 @pytest.mark.proves("2", "the lock holds between processes…", control="no lock")
 @pytest.mark.long
-def test_servers_that_took_no_lock_would_answer_one_index_twice(fault: Fault) -> None:
+def test_servers_without_the_lock_would_answer_an_index_twice(fault: Fault) -> None:
     appliance = Supervised(command=variant(takes_no_lock))
     sqlite_file.create(appliance.database)
     with appliance:
@@ -131,7 +131,7 @@ def test_servers_that_took_no_lock_would_answer_one_index_twice(fault: Fault) ->
 
 @pytest.mark.proves("2", "a lost answer is asked for again without a second step")
 @pytest.mark.proves("pairs", "`kill -9`", "a client that asks again with `If-Match`")
-def test_a_step_asked_for_again_with_if_match_is_made_once_through_kills() -> None:
+def test_a_step_retried_with_if_match_is_made_once_through_kills() -> None:
     """Each second process is killed when it has committed a step, and before it answers it."""
     statuses: list[int] = []
     with Supervised(command=[sys.executable, "-P", crash_before_answer.__file__]) as appliance:
@@ -154,7 +154,7 @@ def test_a_step_asked_for_again_with_if_match_is_made_once_through_kills() -> No
     "all four processes at one moment, a hundred times",
     "supervisord holds the socket, whoever has it besides, and goes on; no connection is refused",
 )
-def test_all_processes_killed_at_one_moment_are_served_again(fault: Fault) -> None:
+def test_the_server_recovers_when_all_processes_are_killed_at_once(fault: Fault) -> None:
     with Supervised() as appliance:
         with Load(appliance.port) as load:
             for _ in fault.tries(short=3, long=10, share=0.03):
@@ -207,7 +207,7 @@ def supervisord_killed(appliance: Supervised) -> Iterator[list[int]]:
 )
 @pytest.mark.proves("load", "`kill -9` of supervisord")
 @pytest.mark.long
-def test_supervisord_killed_takes_all_with_it(fault: Fault) -> None:
+def test_when_supervisord_is_killed_all_processes_exit(fault: Fault) -> None:
     with Supervised() as appliance:
         with Load(appliance.port) as load:
             for _ in fault.tries(short=1, long=10, share=0.03):
@@ -217,7 +217,7 @@ def test_supervisord_killed_takes_all_with_it(fault: Fault) -> None:
         fault.check(load, last=appliance.index)
 
 
-def test_a_server_started_under_a_dead_supervisord_ends_at_once(tmp_path: Path) -> None:
+def test_a_server_started_under_a_dead_supervisord_exits_at_once(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     database = tmp_path / "fibcore.db"
@@ -241,7 +241,7 @@ def test_a_server_started_under_a_dead_supervisord_ends_at_once(tmp_path: Path) 
     "processes", "supervisord is killed", control="the server lived on: the next one can't listen"
 )
 @pytest.mark.long
-def test_a_server_that_outlived_supervisord_would_be_in_the_way() -> None:
+def test_a_server_that_outlived_supervisord_would_block_the_next() -> None:
     with Supervised(command=variant(outlives_supervisord)) as appliance:
         assert appliance.standby
         with supervisord_killed(appliance), pytest.raises(AssertionError, match="already in use"):

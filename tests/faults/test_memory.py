@@ -35,7 +35,7 @@ IN_FLIGHT: Final[dict[str, str]] = {} if SECONDS else {"FIB_MAX_ANSWER_BYTES": s
 )
 @pytest.mark.proves("pairs", "a crowd", "numbers of 1 MB")
 @pytest.mark.proves("bounds", "connections, bytes in flight, piped…")
-def test_a_crowd_that_reads_nothing_does_not_fill_the_memory(fault: Fault) -> None:
+def test_a_crowd_that_reads_nothing_does_not_fill_memory(fault: Fault) -> None:
     with limited_memory(INDEX, IN_FLIGHT) as it:
         appliance = it.appliance
         client = Client(f"http://127.0.0.1:{appliance.port}")
@@ -74,7 +74,7 @@ def test_a_crowd_that_reads_nothing_does_not_fill_the_memory(fault: Fault) -> No
     control="without the bound on bytes in flight they take more",
 )
 @pytest.mark.long
-def test_without_a_bound_on_bytes_in_flight_it_fills_the_memory() -> None:
+def test_without_a_bound_on_bytes_in_flight_it_would_fill_memory() -> None:
     with (
         limited_memory(INDEX, command=variant(counts_no_bytes_in_flight)) as it,
         ExitStack() as connections,

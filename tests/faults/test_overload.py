@@ -142,7 +142,7 @@ def step(servers: Servers) -> int:
     "is served",
 )
 @pytest.mark.proves("pairs", "a crowd", "one core")
-def test_under_overload_as_many_steps_are_made(fault: Fault, tmp_path: Path) -> None:
+def test_as_many_steps_are_made_under_overload(fault: Fault, tmp_path: Path) -> None:
     seen = overload(tmp_path, SERVER)
     fault.tried += ROUNDS
     fault.saw(
@@ -162,7 +162,7 @@ def test_under_overload_as_many_steps_are_made(fault: Fault, tmp_path: Path) -> 
     "ask again at once, 1,500…",
     control="were answered 503 at once: hardly a step is made",
 )
-def test_if_all_were_shed_at_once_hardly_a_step_would_be_made(fault: Fault, tmp_path: Path) -> None:
+def test_unlimited_shedding_would_leave_no_time_for_steps(fault: Fault, tmp_path: Path) -> None:
     seen = overload(tmp_path, variant(sheds_at_any_pace))
     fault.tried += ROUNDS
     fault.saw(note=f"{CROWD} clients: {seen.ratio:.2f} of the steps that {COMFORTABLE} get")

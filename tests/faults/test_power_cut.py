@@ -119,7 +119,7 @@ def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
     "the last steps, answered or not; it goes on from the backup copy, a few seconds old, where "
     "that stands higher",
 )
-def test_at_normal_a_cut_loses_the_last_steps_alone(fault: Fault, tmp_path: Path) -> None:
+def test_at_normal_a_power_cut_loses_only_the_last_steps(fault: Fault, tmp_path: Path) -> None:
     last = 0
     with volume() as disk:
         database = disk.path / "fibcore.db"
@@ -136,7 +136,9 @@ def test_at_normal_a_cut_loses_the_last_steps_alone(fault: Fault, tmp_path: Path
 @pytest.mark.proves(
     "durability", "`off`", "the last steps, and perhaps the database, which is then invalid"
 )
-def test_at_off_this_very_cut_loses_steps_or_the_database(fault: Fault, tmp_path: Path) -> None:
+def test_at_off_the_same_power_cut_loses_steps_or_the_database(
+    fault: Fault, tmp_path: Path
+) -> None:
     with volume() as disk:
         for number in fault.tries(short=3, long=20, share=0.02):
             database = disk.path / f"state_{number}" / "fibcore.db"

@@ -92,9 +92,7 @@ LOWERED: Final = "SqliteOpener(database).set_index(40, lower=True)\n"
     [(40, LOWERED), (60, "SqliteOpener(database).set_index(60)\n")],
     ids=["lowered", "raised"],
 )
-def test_an_index_that_was_set_stands_after_a_power_cut(
-    before: str, index: int, program: str
-) -> None:
+def test_an_index_that_was_set_survives_a_power_cut(before: str, index: int, program: str) -> None:
     with volume() as disk:
         assert verified_index(run_and_cut(disk, before, program)) == index
 
@@ -103,7 +101,7 @@ def test_an_index_that_was_set_stands_after_a_power_cut(
     "person", "the power cut when the…", control="the mark unsynced: a lowered index is invalid"
 )
 @pytest.mark.parametrize("before", [SERVED, DAMAGED], ids=["whole", "damaged"])
-def test_a_lowered_index_would_be_invalid_by_a_mark_unsynced(before: str) -> None:
+def test_with_an_unsynced_mark_a_lowered_index_would_be_invalid(before: str) -> None:
     with volume() as disk:
         database = run_and_cut(disk, before, SYNCS_NO_HIGH_WATER_MARK + LOWERED)
         with pytest.raises(DatabaseInvalidError, match=r"is at index 40, but .*mark"):
@@ -117,14 +115,14 @@ BACKUP: Final = "SqliteOpener(database).backup(database.with_name('copy.db'))\n"
 
 @pytest.mark.proves("person", "the power cut when the…")
 @pytest.mark.proves("start", "`backup`", "a power cut")
-def test_a_backup_that_was_made_is_there_after_a_power_cut() -> None:
+def test_a_finished_backup_survives_a_power_cut() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, BACKUP)
         assert sqlite_file.verify_file(database.with_name("copy.db")) == 50
 
 
 @pytest.mark.proves("person", "the power cut when the…", control="unsynced, the copy is gone")
-def test_a_backup_would_be_gone_if_it_were_not_synced() -> None:
+def test_without_a_sync_a_backup_would_be_lost() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_FILE + BACKUP)
         with pytest.raises(DatabaseInvalidError):
@@ -144,7 +142,7 @@ OPENED: Final = "store = SqliteStore(database)\n" + KILLED
 )
 @pytest.mark.proves("start", "a start", "a power cut right after it")
 @pytest.mark.parametrize("before", ["", SERVED], ids=["new", "served before"])
-def test_what_a_start_has_made_is_on_the_disk(before: str) -> None:
+def test_files_created_at_a_start_survive_a_power_cut(before: str) -> None:
     """So is the space of its WAL."""
     with volume() as disk:
         database = run_and_cut(disk, before, OPENED)
@@ -153,7 +151,7 @@ def test_what_a_start_has_made_is_on_the_disk(before: str) -> None:
 
 
 @pytest.mark.proves("disk", "the power is cut when…", control="without syncs it is not")
-def test_the_space_of_the_wal_would_be_gone_without_a_sync() -> None:
+def test_without_a_sync_the_reserved_space_of_the_wal_would_be_lost() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + OPENED)
         assert not files.wal_path(database).exists()
@@ -181,7 +179,7 @@ sqlite_file.sync = lambda path: None if path == database else sync(path)
 
 
 @pytest.mark.proves("durability", "`full`, after `off`", "nothing that was committed at either")
-def test_what_was_committed_at_off_stands_when_it_is_served_at_full() -> None:
+def test_steps_committed_at_off_survive_once_served_at_full() -> None:
     with volume() as disk:
         assert verified_index(run_and_cut(disk, SERVED, FULL_AFTER_OFF)) == 351
 
@@ -189,7 +187,7 @@ def test_what_was_committed_at_off_stands_when_it_is_served_at_full() -> None:
 @pytest.mark.proves(
     "durability", "`full`, after…", control="the database is not synced at the start: it is ruined"
 )
-def test_a_database_written_at_off_would_be_ruined_if_it_were_not_synced() -> None:
+def test_without_a_sync_a_database_written_at_off_would_be_ruined() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_DATABASE + FULL_AFTER_OFF)
         with pytest.raises(DatabaseInvalidError, match="corrupt"):

@@ -46,7 +46,7 @@ IDLERS: Final = {"FIB_MAX_CONNECTIONS": str(IDLE), "FIB_RECEIVE_TIMEOUT": "60"}
     "nobody is disturbed, memory is bounded; past the bound the longest idle give way",
 )
 @pytest.mark.proves("pairs", "a crowd", "few connections")
-def test_a_thousand_idle_connections_disturb_nobody(tmp_path: Path) -> None:
+def test_a_thousand_idle_connections_do_no_harm(tmp_path: Path) -> None:
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, settings=IDLERS) as servers,
         ExitStack() as stack,
@@ -80,7 +80,7 @@ def test_a_thousand_idle_connections_disturb_nobody(tmp_path: Path) -> None:
     "do nothing, on 1,000 connections",
     control="kept their places: others are turned away",
 )
-def test_idle_connections_in_their_places_would_shut_out_all(tmp_path: Path) -> None:
+def test_idle_connections_that_were_never_evicted_would_shut_all_out(tmp_path: Path) -> None:
     command = variant(evicts_nobody)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, settings=IDLERS, command=command) as servers,

@@ -50,7 +50,7 @@ def seconds(load: Load, *paths: str) -> float:
     "reads do not wait; the steps that wait share the next sync, and none is shed",
 )
 @pytest.mark.proves("load", "a slow disk")
-def test_on_a_slow_disk_reads_go_on_and_steps_share_a_sync(fault: Fault, tmp_path: Path) -> None:
+def test_on_a_slow_disk_reads_continue_and_steps_share_a_sync(fault: Fault, tmp_path: Path) -> None:
     """At 1,000 a second none is shed."""
     with Servers(tmp_path / "fibcore.db", tmp_path) as servers:
         with (
@@ -92,7 +92,7 @@ def test_reads_would_wait_for_commits_in_the_event_loop(tmp_path: Path) -> None:
 @pytest.mark.proves(
     "disk", "it is slow, 200 ms…", control="a commit for each step: steps wait for each other"
 )
-def test_steps_that_shared_no_commit_would_wait_for_each_other(tmp_path: Path) -> None:
+def test_steps_with_a_commit_each_would_wait_for_each_other(tmp_path: Path) -> None:
     command = variant(commits_each_step_by_itself)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,

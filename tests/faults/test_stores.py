@@ -61,7 +61,7 @@ def test_clients_of_three_nodes_see_one_sequence(
     control="without its identity the batch is made twice",
 )
 @pytest.mark.long
-def test_without_its_identity_a_broken_link_makes_a_batch_twice(
+def test_without_its_identity_a_batch_would_be_applied_twice(
     engines: Engines, fault: Fault, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
@@ -91,7 +91,7 @@ def test_without_its_identity_a_broken_link_makes_a_batch_twice(
     "… on three nodes of one engine, and all that can happen to these (failovers are simulated)",
 )
 @pytest.mark.long
-def test_each_client_has_each_of_its_numbers_once_on_any_node(
+def test_each_client_gets_each_of_its_numbers_once_on_any_node(
     engine: Engine, fault: Fault, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:

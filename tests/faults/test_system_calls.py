@@ -70,7 +70,7 @@ def test_a_kill_at_any_system_call_of_a_commit_loses_nothing(fault: Fault, tmp_p
 
 
 @pytest.mark.proves("1", "the server killed at every…", control="answered before the commit")
-def test_a_kill_in_a_commit_would_lose_an_answer_before_it(tmp_path: Path) -> None:
+def test_a_kill_would_lose_a_step_answered_before_its_commit(tmp_path: Path) -> None:
     history: list[Operation] = []
     command = variant(answers_before_the_commit)
     with Servers(tmp_path / "fibcore.db", tmp_path, standbys=1, command=command) as servers:
@@ -131,7 +131,7 @@ def test_a_power_cut_after_any_system_call_loses_nothing(fault: Fault, tmp_path:
 
 
 @pytest.mark.proves("1", "a power cut after every…", control="no sync")
-def test_without_syncs_a_power_cut_would_lose_an_answered_step(tmp_path: Path) -> None:
+def test_without_syncs_a_power_cut_would_lose_an_acknowledged_step(tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:
         database = disk.path / "fibcore.db"

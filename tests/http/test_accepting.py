@@ -55,7 +55,7 @@ def accepted_by(sockets: list[socket.socket]) -> list[int]:
 
 
 @pytest.mark.proves("clients", "ask again as soon as…")
-def test_newcomers_are_accepted_many_in_a_turn() -> None:
+def test_many_newcomers_are_accepted_per_turn() -> None:
     """Without this, uvloop accepts one in a turn of the event loop."""
     assert max(accepted_by(acceptors(listening_socket()))) > ACCEPTS / 2
     assert max(accepted_by([listening_socket()])) == 1
@@ -70,10 +70,10 @@ def blocks_another(begin: Callable[[socket.socket], list[socket.socket]]) -> boo
         return os.get_blocking(listener.fileno())
 
 
-def test_starting_to_accept_does_not_make_others_block() -> None:
+def test_accepting_does_not_make_other_processes_block() -> None:
     """Its event loop would wait in accept(2) if the other was quicker."""
     assert not blocks_another(acceptors)
 
 
-def test_duplicates_as_python_makes_them_would_block_others() -> None:
+def test_a_plain_duplicate_would_make_other_processes_block() -> None:
     assert blocks_another(lambda listener: [listener, listener.dup()])

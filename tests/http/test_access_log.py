@@ -74,7 +74,7 @@ def test_a_line_has_the_client_request_status_bytes_seconds_and_agent(
     }
 
 
-def test_a_malformed_request_is_a_dash_in_the_access_log(
+def test_a_malformed_request_is_logged_as_a_dash(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     text, line = logged(caplog, None)
@@ -96,7 +96,7 @@ def test_a_malformed_request_is_a_dash_in_the_access_log(
         (CLIENT, b"192.0.2.7", CLIENT.name),
     ],
 )
-def test_a_trusted_proxy_alone_names_the_client_in_the_access_log(
+def test_only_a_trusted_proxy_names_the_client_in_the_access_log(
     caplog: pytest.LogCaptureFixture, client: Client, forwarded: bytes, name: str
 ) -> None:
     text, line = logged(caplog, head_of("/next", (b"x-forwarded-for", forwarded)), client)
@@ -104,14 +104,14 @@ def test_a_trusted_proxy_alone_names_the_client_in_the_access_log(
     assert line["client"] == name
 
 
-def test_a_user_agent_can_not_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_user_agent_cannot_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
     agent = b'x" 500 \\ \xe4' + b"y" * 1000
     text, line = logged(caplog, head_of("/next", (b"user-agent", agent)))
     assert line["agent"] == agent.decode("latin-1")[:MAX_AGENT]
     assert json.loads(text.partition("0.000400 ")[2]) == line["agent"]
 
 
-def test_a_target_can_not_end_the_quoted_request(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_target_cannot_end_the_quoted_request(caplog: pytest.LogCaptureFixture) -> None:
     text, line = logged(caplog, head_of('/a"200\\'))
     assert line["target"] == '/a"200\\'
     quoted = text.partition(" - ")[2].rpartition(" 200 13 ")[0]
@@ -131,7 +131,7 @@ def test_a_target_can_not_end_the_quoted_request(caplog: pytest.LogCaptureFixtur
         (15_000, "/" + "x" * (MAX_TARGET - 1) + "… (15000 characters)"),
     ],
 )
-def test_a_long_target_is_cut_and_its_length_is_logged(
+def test_a_long_target_is_truncated_and_its_length_logged(
     caplog: pytest.LogCaptureFixture, length: int, shown: str
 ) -> None:
     text, line = logged(caplog, head_of("/" + "x" * (length - 1)))
@@ -139,7 +139,7 @@ def test_a_long_target_is_cut_and_its_length_is_logged(
     assert line["target"] == shown
 
 
-def test_requests_are_handed_to_the_log_together(
+def test_requests_are_logged_in_batches(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("web.http.access_log.WAIT_SECONDS", PATIENCE)

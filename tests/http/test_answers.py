@@ -30,7 +30,7 @@ every_kind = pytest.mark.parametrize("answer", EVERY_KIND.values(), ids=EVERY_KI
 
 
 @every_kind
-def test_the_length_is_that_of_the_body(answer: Answer) -> None:
+def test_content_length_is_the_length_of_the_body(answer: Answer) -> None:
     length = dict(answer.headers()).get(b"content-length")
     if answer.status == 304:
         assert length is None
@@ -40,7 +40,7 @@ def test_the_length_is_that_of_the_body(answer: Answer) -> None:
 
 
 @every_kind
-def test_no_header_is_given_twice_and_names_are_in_lower_case(answer: Answer) -> None:
+def test_header_names_are_unique_and_in_lower_case(answer: Answer) -> None:
     names = [name for name, _ in answer.headers()]
     assert len(set(names)) == len(names)
     assert all(name == name.lower() for name in names)
@@ -52,7 +52,7 @@ def test_every_answer_has_cache_control(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("form", [CURRENT.json, CURRENT.text])
-def test_long_digits_are_handed_on_and_not_copied(form: Form) -> None:
+def test_long_digits_are_not_copied(form: Form) -> None:
     digits = b"8" * 10_000
     answer = NumberAnswer(form, 7, digits)
     assert any(piece is digits for piece in answer.body())
@@ -60,7 +60,7 @@ def test_long_digits_are_handed_on_and_not_copied(form: Form) -> None:
 
 
 @every_kind
-def test_an_answer_is_rendered_with_its_own_and_the_servers_headers(answer: Answer) -> None:
+def test_an_answer_has_its_own_and_the_servers_headers(answer: Answer) -> None:
     lines = ServerHeaders([(b"date", b"100%d"), (b"server", b"x")])
     head, _, body = b"".join(answer.render(lines)).partition(b"\r\n\r\n")
     assert body == b"".join(answer.body())
@@ -71,7 +71,7 @@ def test_an_answer_is_rendered_with_its_own_and_the_servers_headers(answer: Answ
     assert answer.render_anew(lines, body=True)[0] == head + b"\r\n\r\n"
 
 
-def test_each_representation_has_a_strong_tag_of_its_own() -> None:
+def test_each_representation_has_its_own_strong_etag() -> None:
     forms = [
         CURRENT.form(100, representation, wraps)
         for representation in Representation

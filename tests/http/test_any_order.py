@@ -305,7 +305,7 @@ CASES: Final = {
 )
 @pytest.mark.parametrize(("kind", "is_crowded"), CASES.values(), ids=CASES)
 @given(order=orders)
-def test_whatever_the_order_all_is_answered_and_counted_as_held(
+def test_in_any_order_all_is_answered_and_memory_is_accounted_for(
     order: list[Event], kind: type[FakeStore], is_crowded: bool
 ) -> None:
     run(order, kind, is_crowded=is_crowded)
@@ -344,7 +344,7 @@ def lets_one_that_waits_be_evicted(patch: pytest.MonkeyPatch) -> None:
         lets_one_that_waits_be_evicted,
     ],
 )
-def test_a_missing_protection_is_found_in_some_order(
+def test_without_a_protection_some_order_fails(
     breaking: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breaking(monkeypatch)

@@ -180,7 +180,7 @@ def test_nginx_closes_an_idle_connection_before_the_server_does(document: str) -
     [("", {200}), (" non_idempotent", {200, 503})],
     ids=["as documented", "without that word"],
 )
-def test_nginx_sends_a_step_that_one_node_sheds_to_another(
+def test_nginx_retries_a_shed_step_at_another_node(
     tmp_path: Path, without: str, statuses: set[int]
 ) -> None:
     """Also a POST; and one whose answer is lost it sends once."""

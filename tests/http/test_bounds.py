@@ -177,7 +177,7 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "pressures", [*PAIRS, TOGETHER], ids=lambda each: " ".join(one.__name__ for one in each)
 )
-def test_bounds_at_their_limits_together_leave_others_answered(
+def test_with_all_bounds_reached_others_are_still_answered(
     loop: Loop, pressures: tuple[Pressure, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = dict(SETTINGS)

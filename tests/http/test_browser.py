@@ -112,7 +112,7 @@ def try_to_step(page: Page, next_: str, fields: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "stranger.test"])
-def test_a_page_of_somebody_else_does_not_step(
+def test_a_page_of_another_origin_does_not_step(
     page: Page, server: Client, foreign: int, host: str
 ) -> None:
     page.goto(f"http://{host}:{foreign}/")
@@ -120,7 +120,7 @@ def test_a_page_of_somebody_else_does_not_step(
         try_to_step(page, url(server, "/next"), {"If-Match": "*"})
 
 
-def test_without_the_browsers_headers_all_but_one_would_step(
+def test_without_the_browsers_headers_most_requests_would_step(
     page: Page, foreign: int, tmp_path: Path
 ) -> None:
     """The control of the test above. A page must ask before it sends ``If-Match``."""

@@ -58,7 +58,7 @@ def test_a_client_that_sends_a_megabyte_of_rubbish_can_read_the_reason(
 @pytest.mark.proves("pairs", "pipelining", "the end of the connection")
 @pytest.mark.proves("commit", "a stop")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_stop_makes_no_step_that_it_does_not_answer(
+def test_a_stop_answers_every_step_that_it_makes(
     database: Path, listener: socket.socket, number: signal.Signals
 ) -> None:
     """Nor is it held up by half a request: it would take all of the time that it may."""
@@ -105,7 +105,7 @@ def unread_by_one_that_queued(
     "have queued before there was a server, and take nothing",
     "the kernel holds no more of their answers than of others'",
 )
-def test_a_client_that_queued_at_the_socket_fills_no_memory(
+def test_data_queued_at_the_socket_does_not_fill_memory(
     database: Path, listener: socket.socket
 ) -> None:
     """It connected before the server started; the memory is the kernel's."""
@@ -116,7 +116,7 @@ def test_a_client_that_queued_at_the_socket_fills_no_memory(
 @pytest.mark.proves(
     "clients", "have queued before there was…", control="without that bound: it takes more"
 )
-def test_a_client_that_queued_would_fill_memory_without_a_bound(
+def test_without_a_bound_queued_data_would_fill_memory(
     database: Path, listener: socket.socket
 ) -> None:
     command = variant(lets_the_kernel_take_what_it_likes)

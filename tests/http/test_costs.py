@@ -144,7 +144,7 @@ def is_within(times: float, data: bytes, others: bytes, tries: int = TRIES) -> b
     "requests of the size",
 )
 @pytest.mark.parametrize("shape", [*HEADS, *BODIES])
-def test_nothing_takes_much_longer_than_plain_requests_as_large(shape: str) -> None:
+def test_no_request_costs_much_more_than_a_plain_one_of_its_size(shape: str) -> None:
     data = (HEADS | BODIES)[shape](SIZE)
     assert 0.9 * SIZE < len(data) < 1.1 * SIZE
     assert is_within(TIMES, data, PLAIN * (SIZE // len(PLAIN)))
@@ -155,7 +155,7 @@ def test_nothing_takes_much_longer_than_plain_requests_as_large(shape: str) -> N
     "send what costs time to…",
     control="a field were read however long it is: it takes much longer",
 )
-def test_a_field_read_at_any_length_would_take_much_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_bound_a_long_field_would_cost_much_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(negotiation, "MAX_FIELD", SIZE)
     monkeypatch.setattr(negotiation, "MAX_ITEMS", SIZE)
     data = HEADS["a long list of Accept"](SIZE)
@@ -164,6 +164,6 @@ def test_a_field_read_at_any_length_would_take_much_longer(monkeypatch: pytest.M
 
 @pytest.mark.proves("clients", "send what costs time to…")
 @pytest.mark.parametrize("shape", BODIES)
-def test_the_time_of_a_body_grows_as_its_size(shape: str) -> None:
+def test_the_time_for_a_body_is_linear_in_its_size(shape: str) -> None:
     small = BODIES[shape](6 * SIZE)
     assert is_within(6, BODIES[shape](24 * SIZE), small)

@@ -42,7 +42,7 @@ def assert_closed_after(loop: Loop, seconds: float, client: Connection) -> None:
 
 @pytest.mark.proves("6", "the time of a head, of a body, of an answer")
 @pytest.mark.parametrize("said", [b"", HALF, STEP[:1], BODY, CHUNK])
-def test_a_request_that_is_not_whole_in_time_closes_its_connection(loop: Loop, said: bytes) -> None:
+def test_an_incomplete_request_is_closed_at_its_deadline(loop: Loop, said: bytes) -> None:
     served = Service(loop, receive_timeout=3.0)
     client = served.client(said)
     assert_closed_after(loop, 3.0, client)
@@ -67,7 +67,7 @@ def test_more_bytes_do_not_extend_the_deadline_of_a_request(loop: Loop) -> None:
     assert client.lost
 
 
-def test_an_idle_connection_is_closed_and_one_in_use_is_not(loop: Loop) -> None:
+def test_only_idle_connections_are_closed(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(STEP)
     for _ in range(3):
@@ -78,7 +78,7 @@ def test_an_idle_connection_is_closed_and_one_in_use_is_not(loop: Loop) -> None:
     assert_closed_after(loop, IDLE_SECONDS, client)
 
 
-def test_a_request_that_begins_late_has_its_own_time(loop: Loop) -> None:
+def test_a_later_request_has_its_own_deadline(loop: Loop) -> None:
     served = Service(loop, receive_timeout=3.0)
     client = served.client(STEP)
     loop.pass_time(IDLE_SECONDS - 1)
@@ -88,7 +88,7 @@ def test_a_request_that_begins_late_has_its_own_time(loop: Loop) -> None:
     assert_closed_after(loop, 3.0 - SWEEP_SECONDS, client)
 
 
-def test_after_a_long_answer_the_connection_stays_open_for_a_while(loop: Loop) -> None:
+def test_after_a_long_answer_the_idle_time_starts_anew(loop: Loop) -> None:
     served = Service(loop, LONG, receive_timeout=3.0)
     client = served.client(READ, room=10)
     loop.pass_time(8)
@@ -106,7 +106,7 @@ def test_a_step_that_waits_has_no_deadline(loop: Loop) -> None:
 
 
 @pytest.mark.proves("6", "the time of a head…")
-def test_a_client_that_takes_nothing_of_an_answer_is_closed(loop: Loop) -> None:
+def test_a_client_that_reads_nothing_of_its_answer_is_closed(loop: Loop) -> None:
     """A client that reads some of it has more time."""
     served = Service(loop, LONG, send_timeout=3.0)
     none, some = served.client(READ, room=10), served.client(READ, room=10)
@@ -144,21 +144,21 @@ def all_clients_are_served_after_the_server_stood_still(loop: Loop) -> bool:
     "the whole appliance is paused: its container or its machine",
     "no client is late for that time: requests that have arrived meanwhile are answered",
 )
-def test_no_client_is_late_for_the_time_in_which_the_server_stood_still(loop: Loop) -> None:
+def test_pauses_of_the_server_do_not_count_against_clients(loop: Loop) -> None:
     assert all_clients_are_served_after_the_server_stood_still(loop)
 
 
 @pytest.mark.proves(
     "processes", "the whole appliance is paused…", control="the clock went on: they are closed"
 )
-def test_clients_would_be_late_by_a_clock_that_goes_on(
+def test_with_a_clock_that_continues_pauses_would_count(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "CHARGED_SECONDS", math.inf)
     assert not all_clients_are_served_after_the_server_stood_still(loop)
 
 
-def test_a_deadline_that_fails_is_its_own_connections_alone(
+def test_an_error_at_a_deadline_affects_only_its_connection(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     served = Service(loop, receive_timeout=3.0)
@@ -190,7 +190,7 @@ def test_without_connections_the_hub_sweeps_nothing(loop: Loop) -> None:
 # Their ends
 
 
-def test_after_a_400_the_client_is_read_from_for_a_second(loop: Loop) -> None:
+def test_after_a_400_the_server_keeps_reading_for_a_second(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(b"rubbish\r\n\r\n", b"more")
     assert statuses(client) == [400]
@@ -209,7 +209,7 @@ def test_after_a_400_the_client_is_read_from_for_a_second(loop: Loop) -> None:
 @pytest.mark.proves("pairs", "an offer of an upgrade", "a stop")
 @pytest.mark.proves("pairs", "a stop", "a reader that is slow, or not")
 @pytest.mark.proves("pairs", "a stop", "an answer that nobody takes")
-def test_a_stop_closes_idle_connections_and_halves_of_requests(loop: Loop) -> None:
+def test_a_stop_closes_idle_connections_and_incomplete_requests(loop: Loop) -> None:
     """A client that reads fast enough gets the rest of its answer."""
     served = Service(loop, LONG, stop_timeout=10.0, send_timeout=600.0)
     beside = UPGRADE + b"Content-Length: 5\r\n\r\n1234", UPGRADE + CHUNK.partition(HOST)[2]
@@ -232,7 +232,7 @@ def test_a_stop_closes_idle_connections_and_halves_of_requests(loop: Loop) -> No
     assert served.store.index == LONG
 
 
-def test_in_a_stop_the_pace_counts_from_the_stop_on(loop: Loop) -> None:
+def test_during_a_stop_the_pace_is_measured_from_its_start(loop: Loop) -> None:
     served = Service(loop, LONG, stop_timeout=10.0, send_timeout=600.0)
     before, after, late, tires = (served.client(READ, room=1000) for _ in range(4))
     before.take(600_000)
@@ -250,7 +250,7 @@ def test_in_a_stop_the_pace_counts_from_the_stop_on(loop: Loop) -> None:
         assert each.taken == each.sent
 
 
-def test_a_page_that_is_under_way_at_a_stop_is_the_last(loop: Loop) -> None:
+def test_a_page_under_way_at_a_stop_is_the_last_answer(loop: Loop) -> None:
     served = Service(loop)
     may_answer = asyncio.Event()
 
@@ -269,7 +269,7 @@ def test_a_page_that_is_under_way_at_a_stop_is_the_last(loop: Loop) -> None:
     assert served.store.index == 0
 
 
-def test_at_a_stop_the_answer_under_way_is_the_last(loop: Loop) -> None:
+def test_an_answer_under_way_at_a_stop_is_the_last(loop: Loop) -> None:
     served = Service(loop, blocking=True)
     one, more = served.client(STEP), served.client(STEP + STEP)
     still_more = served.client(STEP + STEP, STEP)
@@ -295,7 +295,7 @@ def test_at_a_stop_the_answer_under_way_is_the_last(loop: Loop) -> None:
 @pytest.mark.proves("pairs", "pipelining", "a client that half-closes, and a stop")
 @pytest.mark.parametrize("half_closed", [False, True])
 @pytest.mark.parametrize("piped", [b"", STEP, READ + STEP, STEP + STEP[:20]])
-def test_a_stop_answers_a_step_and_makes_none_piped_behind_it(
+def test_a_stop_answers_a_step_but_makes_none_pipelined_behind_it(
     loop: Loop, piped: bytes, half_closed: bool
 ) -> None:
     served = Service(loop, blocking=True)
@@ -317,7 +317,7 @@ def test_a_stop_answers_a_step_and_makes_none_piped_behind_it(
     control="its connections did not know: what is piped steps, and half a request holds up "
     "the stop",
 )
-def test_connections_that_ignored_a_stop_would_make_piped_steps(
+def test_connections_that_ignored_a_stop_would_make_pipelined_steps(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Protocol, "shutdown", lambda _: None)
@@ -369,7 +369,7 @@ def wait_in_vain(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> list[Connection
 
 
 @pytest.mark.proves("pairs", "a stop", "a number that is…")
-def test_a_stop_leaves_half_of_its_time_to_answer_those_who_wait_in_vain(
+def test_a_stop_leaves_time_to_answer_clients_that_wait_in_vain(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their number is not computed in that time."""
@@ -382,7 +382,7 @@ def test_a_stop_leaves_half_of_its_time_to_answer_those_who_wait_in_vain(
 
 
 @pytest.mark.proves("pairs", "a stop", "a number that is…", control="is waited for")
-def test_clients_that_wait_would_get_no_answer_without_the_stop(
+def test_without_stopping_the_queue_waiting_clients_would_get_no_answer(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(NumberQueue, "stop", lambda *_: None)

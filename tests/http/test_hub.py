@@ -36,7 +36,7 @@ def full(loop: Loop, **settings: Any) -> Service:
 
 
 @pytest.mark.proves("6", "connections")
-def test_the_connection_that_is_idle_for_longest_is_evicted(loop: Loop) -> None:
+def test_the_longest_idle_connection_is_evicted(loop: Loop) -> None:
     served = full(loop)
     first, second = served.client(READ), served.client(READ)
     loop.pass_time(1)
@@ -62,7 +62,7 @@ def test_a_connection_used_since_the_last_scan_is_not_evicted(loop: Loop) -> Non
     assert [each.lost for each in (second, third)] == [False, True]
 
 
-def test_a_silent_connection_has_been_idle_since_it_came(loop: Loop) -> None:
+def test_a_silent_connection_is_idle_since_it_was_opened(loop: Loop) -> None:
     served = full(loop)
     silent = served.client()
     loop.pass_time(1)
@@ -97,7 +97,7 @@ def test_idle_connections_are_evicted_before_busy_ones(loop: Loop, first: str, s
     assert (sooner.lost, later.lost) == (True, False)
 
 
-def test_the_place_of_an_evicted_connection_is_given_once(loop: Loop) -> None:
+def test_the_slot_of_an_evicted_connection_is_given_once(loop: Loop) -> None:
     served = full(loop, blocking=True)
     served.client(STEP)
     idle = served.client()
@@ -123,7 +123,7 @@ def test_a_client_at_the_least_rate_is_not_evicted(loop: Loop, less: int) -> Non
 
 
 @pytest.mark.proves("6", "connections")
-def test_a_connection_that_is_answered_is_not_evicted(loop: Loop) -> None:
+def test_a_connection_being_answered_is_not_evicted(loop: Loop) -> None:
     served = full(loop, blocking=True)
     waiting = [served.client(STEP) for _ in range(2)]
     turned_away = served.client(READ)
@@ -163,7 +163,7 @@ def test_a_slow_reader_of_a_long_number_is_evicted_in_time(loop: Loop) -> None:
 @pytest.mark.proves(
     "clients", "read long numbers slowly, from…", control="kept their places: newcomers are 503"
 )
-def test_slow_readers_that_were_never_evicted_would_shut_out_all(
+def test_slow_readers_that_were_never_evicted_would_shut_all_out(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub.Hub, "_make_room", lambda _: False)
@@ -180,7 +180,7 @@ def test_slow_readers_that_were_never_evicted_would_shut_out_all(
     "newcomers take their places: at the bound a slow reader has a quarter of a second, and who "
     "has just come is evicted last",
 )
-def test_unread_readers_that_have_not_left_yet_keep_no_newcomer_out(loop: Loop) -> None:
+def test_clients_that_leave_before_their_eviction_shut_no_newcomer_out(loop: Loop) -> None:
     """Each client leaves before the patience is over, and reconnects."""
     served = full(loop)
     unread = [served.client(READ, room=10) for _ in range(2)]
@@ -193,7 +193,7 @@ def test_unread_readers_that_have_not_left_yet_keep_no_newcomer_out(loop: Loop) 
 
 
 @pytest.mark.proves("clients", "read nothing, leave before their…")
-def test_a_newcomer_is_evicted_after_all_others(loop: Loop) -> None:
+def test_newcomers_are_evicted_last(loop: Loop) -> None:
     """It has not had time to send a request, and a crowd keeps coming."""
     served = full(loop)
     unread, came = served.client(READ, room=10), served.client()
@@ -205,7 +205,7 @@ def test_a_newcomer_is_evicted_after_all_others(loop: Loop) -> None:
     assert newcomer.sent.startswith(b"HTTP/1.1 200 OK")
 
 
-def test_newcomers_at_once_scan_a_few_candidates_each(
+def test_each_of_many_newcomers_scans_few_candidates(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "FEW", 2)
@@ -228,7 +228,7 @@ def test_newcomers_at_once_scan_a_few_candidates_each(
     assert ranked == busy + busy[:2] + busy[2:]
 
 
-def test_how_slow_a_client_is_counts_from_its_answer_on(loop: Loop) -> None:
+def test_the_pace_of_a_client_is_measured_from_its_answer(loop: Loop) -> None:
     served = full(loop, receive_timeout=600.0)
     early = [served.client() for _ in range(2)]
     loop.pass_time(100)
@@ -244,7 +244,7 @@ def test_how_slow_a_client_is_counts_from_its_answer_on(loop: Loop) -> None:
 
 
 @pytest.mark.proves("6", "steps that wait")
-def test_past_the_bound_on_waiting_steps_a_step_is_503_and_reads_go_on(loop: Loop) -> None:
+def test_past_the_bound_on_waiting_steps_a_step_is_503_and_a_read_is_200(loop: Loop) -> None:
     served = Service(loop, max_waiting_steps=2, blocking=True)
     waiting = [served.client(STEP) for _ in range(2)]
     for step in (STEP, STEP[:-2] + b"Connection: close\r\n\r\n"):
@@ -257,7 +257,7 @@ def test_past_the_bound_on_waiting_steps_a_step_is_503_and_reads_go_on(loop: Loo
 
 
 @pytest.mark.proves("6", "bytes of answers in flight")
-def test_past_the_bound_on_bytes_in_flight_a_number_that_is_new_is_503(loop: Loop) -> None:
+def test_past_the_bound_on_bytes_in_flight_a_new_number_is_503(loop: Loop) -> None:
     """A number that an answer in flight already holds is sent."""
     served = Service(loop, LONG, max_answer_bytes=2 * 626_964 + 1_000)
     first = served.client(READ, room=10)
@@ -299,7 +299,7 @@ def test_a_503_for_a_key_reports_that_its_step_was_made(loop: Loop) -> None:
 )
 @pytest.mark.proves("commit", "a client that leaves")
 @pytest.mark.parametrize("last", [b"\r\n", b"Connection: close\r\n\r\n"])
-def test_a_number_for_a_client_that_has_gone_is_not_in_flight(loop: Loop, last: bytes) -> None:
+def test_a_number_for_a_client_that_left_is_not_in_flight(loop: Loop, last: bytes) -> None:
     served = Service(loop, LONG, blocking=True)
     gone = served.client(STEP[:-2] + last)
     gone.reset()
@@ -343,7 +343,7 @@ def test_past_the_bound_on_parts_the_oldest_are_evicted(
     assert served.hub.parts == len(HALF)
 
 
-def test_all_but_one_piece_of_piped_requests_stays_with_the_client(loop: Loop) -> None:
+def test_unread_pipelined_requests_stay_with_the_client(loop: Loop) -> None:
     served = Service(loop, blocking=True)
     client = served.client()
     for _ in range(2):

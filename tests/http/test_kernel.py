@@ -52,13 +52,13 @@ def share_of(transport: Transport, budget: Budget, least: int = LEAST_SHARE) -> 
     return Share(cast("asyncio.Transport", transport), budget, least)
 
 
-def test_half_of_the_budget_is_enough_for_the_least_shares() -> None:
+def test_half_of_the_budget_covers_the_smallest_shares() -> None:
     assert least_share(LIMIT, 100) == LEAST_SHARE
     assert least_share(LIMIT, 2_000) == LIMIT // 2 // 2_000 < LEAST_SHARE
     assert least_share(MEGABYTE, 2_000) == FLOOR
 
 
-def test_a_share_grows_as_few_connections_leave_room(transport: Transport) -> None:
+def test_a_share_grows_when_few_connections_leave_room(transport: Transport) -> None:
     budget = Budget(LIMIT)
     share = share_of(transport, budget)
     assert transport.allowed == LEAST_SHARE
@@ -77,7 +77,7 @@ def test_a_share_grows_as_few_connections_leave_room(transport: Transport) -> No
 
 
 @pytest.mark.proves("6", "what the kernel holds of all…")
-def test_shares_grow_as_long_as_there_is_something_to_be_lent(transport: Transport) -> None:
+def test_shares_grow_while_the_budget_lasts(transport: Transport) -> None:
     budget = Budget(LIMIT)
     shares = [share_of(transport, budget) for _ in range(20)]
     for share in shares:
@@ -88,7 +88,7 @@ def test_shares_grow_as_long_as_there_is_something_to_be_lent(transport: Transpo
     assert budget.lent == 0
 
 
-def test_a_share_shrinks_when_its_connection_holds_no_more(transport: Transport) -> None:
+def test_a_share_shrinks_when_its_connection_holds_nothing(transport: Transport) -> None:
     budget = Budget(LIMIT)
     share = share_of(transport, budget)
     share.grow(8)
@@ -103,7 +103,7 @@ def test_a_share_shrinks_when_its_connection_holds_no_more(transport: Transport)
     assert transport.allowed == budget.lent == smaller
 
 
-def test_shares_make_room_for_the_answers_that_wait(transport: Transport) -> None:
+def test_shares_shrink_for_waiting_answers(transport: Transport) -> None:
     budget = Budget(LIMIT)
     share = share_of(transport, budget)
     share.grow(8)
@@ -124,7 +124,7 @@ def test_shares_make_room_for_the_answers_that_wait(transport: Transport) -> Non
     assert transport.allowed == budget.lent == MOST_SHARE
 
 
-def test_bytes_in_the_kernel_count_and_are_dropped_past_some_kilobytes(
+def test_bytes_in_the_kernel_count_and_are_limited(
     transport: Transport,
 ) -> None:
     share = share_of(transport, Budget(LIMIT))
@@ -168,9 +168,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return held
 
 
-def test_a_client_that_takes_its_answer_from_the_kernel_is_not_idle(
-    loop: Loop, held: dict[str, int]
-) -> None:
+def test_a_client_that_still_reads_its_answer_is_not_idle(loop: Loop, held: dict[str, int]) -> None:
     """It has time as long as it reads something in each ``FIB_SEND_TIMEOUT``."""
     served = Service(loop, send_timeout=3.0)
     client = served.client(READ)
@@ -194,7 +192,7 @@ def test_an_idle_connection_is_closed_when_the_kernel_holds_nothing(
     assert client.lost
 
 
-def test_a_last_answer_is_waited_for_until_it_is_taken(loop: Loop, held: dict[str, int]) -> None:
+def test_a_last_answer_is_waited_for_until_it_is_received(loop: Loop, held: dict[str, int]) -> None:
     """The sending half is closed at once."""
     served = Service(loop, send_timeout=3.0)
     held["bytes"] = 10_000
@@ -211,7 +209,7 @@ def test_a_last_answer_is_waited_for_until_it_is_taken(loop: Loop, held: dict[st
     assert stays.lost
 
 
-def test_a_stop_waits_for_nothing_that_the_kernel_holds(loop: Loop, held: dict[str, int]) -> None:
+def test_a_stop_does_not_wait_for_bytes_in_the_kernel(loop: Loop, held: dict[str, int]) -> None:
     """The kernel sends it without the process."""
     served = Service(loop)
     client = served.client(READ)
@@ -220,7 +218,7 @@ def test_a_stop_waits_for_nothing_that_the_kernel_holds(loop: Loop, held: dict[s
     assert client.lost
 
 
-def test_unread_bytes_are_dropped_when_a_newcomer_needs_the_place(
+def test_unread_bytes_are_dropped_when_a_newcomer_needs_the_slot(
     loop: Loop, held: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropped: list[Share] = []
@@ -250,7 +248,7 @@ def test_bytes_lent_to_the_kernel_leave_fewer_for_slow_readers(loop: Loop) -> No
         served.close()
 
 
-def test_a_share_grows_as_an_answer_is_taken_and_shrinks_with_the_crowd(
+def test_a_share_grows_with_a_reading_client_and_shrinks_with_a_crowd(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grown: list[int] = []
@@ -274,9 +272,7 @@ def test_a_share_grows_as_an_answer_is_taken_and_shrinks_with_the_crowd(
     assert grown == [2, 1]
 
 
-def test_memory_is_given_back_once_when_a_crowd_has_gone(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_is_released_once_after_a_crowd(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     given_back: list[float] = []
     monkeypatch.setattr(process, "KEPT_MEMORY", 600_000)
     monkeypatch.setattr(process, "give_back_memory", lambda: given_back.append(loop.now))

@@ -56,7 +56,7 @@ def server() -> Server:
 # The cache
 
 
-def test_a_head_is_read_once_whatever_conditions_come_with_it(server: Server) -> None:
+def test_a_head_is_parsed_once_whatever_its_conditions(server: Server) -> None:
     first = server.read()
     assert server.read() is first
     assert server.read(HOST, (b"accept", b"text/plain")) is not first
@@ -75,7 +75,7 @@ def test_a_head_too_long_to_be_cached_is_parsed_each_time(server: Server) -> Non
     assert server.read(longer) is not server.read(longer)
 
 
-def test_a_head_that_came_twice_is_known_unless_it_is_too_long(server: Server) -> None:
+def test_a_repeated_head_is_cached_unless_it_is_too_long(server: Server) -> None:
     head = server.read()
     for size, known in ((5, True), (MAX_KNOWN_SIZE, True), (MAX_KNOWN_SIZE + 1, False)):
         data = b"a" * size
@@ -94,7 +94,7 @@ def test_a_head_for_starlette_is_not_cached(server: Server) -> None:
     assert server.heads.known == {}
 
 
-def test_past_the_bound_on_known_heads_the_oldest_is_forgotten(
+def test_past_the_bound_on_known_heads_the_oldest_is_dropped(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("web.http.heads.MAX_HEADS", 3)
@@ -173,7 +173,7 @@ def shapes(draw: st.DrawFn) -> Callable[[bytes], bytes]:
 
 @pytest.mark.proves("clients", "send any bytes, cut anywhere…")
 @given(shapes(), st.lists(VALUES, max_size=4), VALUES)
-def test_a_head_known_but_for_a_value_means_what_parsing_it_gives(
+def test_a_head_known_except_for_a_value_equals_parsing_it(
     shape: Callable[[bytes], bytes], others: list[bytes], value: bytes
 ) -> None:
     primed = Server().heads
@@ -187,7 +187,7 @@ def test_a_head_known_but_for_a_value_means_what_parsing_it_gives(
     "send any bytes, cut anywhere…",
     control="the value of a key could have any byte: a head that is invalid is answered",
 )
-def test_a_value_with_other_bytes_would_mean_something_else(
+def test_a_value_with_special_bytes_would_change_the_meaning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without the bound it would be taken for a valid one."""
@@ -201,7 +201,7 @@ def test_a_value_with_other_bytes_would_mean_something_else(
 
 
 @pytest.mark.parametrize("line", LINES[:2] + LINES[4:7])
-def test_a_head_is_known_but_for_a_value_at_its_third_appearance(line: bytes) -> None:
+def test_a_head_with_a_varying_value_is_known_at_its_third_appearance(line: bytes) -> None:
     server = Server()
     reader = Parser(server.heads)
     shape = b"POST /next HTTP/1.1\r\nHost: x\r\n" + line + b"%b\r\nX: y\r\n\r\n"
@@ -228,7 +228,7 @@ def test_a_head_is_known_but_for_a_value_at_its_third_appearance(line: bytes) ->
     assert server.heads.fill(shape % (b"a" * (longest + 1))) is None
 
 
-def test_a_head_that_is_known_keeps_its_value_when_another_is_filled() -> None:
+def test_a_known_head_keeps_its_value_when_another_is_filled_in() -> None:
     server = Server()
     values = [b'"1:0123456789abcdef"', b'"2:0123456789abcdef"']
     shape = b"POST /next HTTP/1.1\r\nHost: x\r\nIdempotency-Key: %b\r\n\r\n"
@@ -241,7 +241,7 @@ def test_a_head_that_is_known_keeps_its_value_when_another_is_filled() -> None:
     assert [known.request.key, filled.request.key] == [key_of(value) for value in values]
 
 
-def test_heads_with_two_values_that_vary_are_read_each_time() -> None:
+def test_heads_with_two_varying_values_are_parsed_each_time() -> None:
     server = Server()
     reader = Parser(server.heads)
     shape = b"POST /next HTTP/1.1\r\nHost: x\r\nIdempotency-Key: %d\r\n%b: %d\r\n\r\n"
@@ -296,7 +296,7 @@ def test_the_length_of_a_body_is_its_header_or_none_for_chunks(server: Server) -
     assert server.read(HOST, (b"transfer-encoding", b"chunked")).length is None
 
 
-def test_an_answer_is_sent_as_rendered_to_plain_requests_alone(server: Server) -> None:
+def test_only_plain_requests_get_the_cached_rendering(server: Server) -> None:
     assert server.read().plain
     assert not server.read(keep_alive=False).plain
     assert server.read(version="1.0").plain

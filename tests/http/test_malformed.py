@@ -135,9 +135,7 @@ def said(loop: Loop, data: bytes) -> tuple[list[int], int]:
     "4xx or the end of the connection; nothing steps, others are answered",
 )
 @every("shape", CORPUS)
-def test_malformed_bytes_are_rejected_or_left_waiting_and_nothing_steps(
-    loop: Loop, shape: str
-) -> None:
+def test_malformed_bytes_never_step(loop: Loop, shape: str) -> None:
     answered, steps = said(loop, CORPUS[shape])
     assert steps == 0
     *before, last = answered or [400]
@@ -147,7 +145,7 @@ def test_malformed_bytes_are_rejected_or_left_waiting_and_nothing_steps(
 
 @pytest.mark.proves("clients", "send what is no HTTP…", control="a head were enough: it steps")
 @pytest.mark.parametrize("shape", ["no end of the body", "chunks b'5\\r\\nhello\\r\\n'"])
-def test_a_head_alone_would_step_if_the_body_were_not_awaited(
+def test_without_awaiting_the_body_a_head_would_step(
     loop: Loop, shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Hasty(Parser):

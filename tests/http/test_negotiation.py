@@ -29,7 +29,7 @@ def preferred(lines: list[str]) -> Representation:
 
 
 @given(TAGS, st.data())
-def test_entity_tags_are_read_whatever_the_spaces_and_lines(
+def test_etags_are_parsed_whatever_their_spaces_and_lines(
     tags: list[tuple[bool, str]], data: st.DataObject
 ) -> None:
     values = [""]
@@ -52,7 +52,7 @@ def test_entity_tags_are_read_whatever_the_spaces_and_lines(
 
 
 @pytest.mark.parametrize("suffix", ["", "-text", "-uint64", "-uint64-text"])
-def test_the_tag_of_each_representation_names_the_index(suffix: str) -> None:
+def test_the_etag_of_each_representation_has_the_index(suffix: str) -> None:
     for field in (f'"7{suffix}"', f'"x", "7{suffix}"'):
         tags = EntityTags([field])
         assert tags.name(7)
@@ -62,7 +62,7 @@ def test_the_tag_of_each_representation_names_the_index(suffix: str) -> None:
     assert not EntityTags([f'"07{suffix}"']).name(7)
 
 
-def test_a_field_past_the_bound_asks_for_nothing() -> None:
+def test_a_field_past_its_bound_is_ignored() -> None:
     assert preferred(["text/plain"]) is TEXT
     assert preferred(["text/plain" + "," * MAX_FIELD]) is JSON
     tags = EntityTags(['"7"' + "," * MAX_FIELD])
@@ -124,7 +124,7 @@ def test_a_tag_is_compared_as_text_not_as_a_number(tag: str) -> None:
 @example(['"' * 5_000], 0)
 @example([", " * 5_000 + "x"], 0)
 @example(['"7"' + " " * 5_000 + "x"], 7)
-def test_no_field_at_all_breaks_the_reading_of_tags(values: list[str], index: int) -> None:
+def test_no_value_breaks_the_parsing_of_etags(values: list[str], index: int) -> None:
     tags = EntityTags(values)
     assert tags.name(index) <= tags.hold(str(index))
     assert not (tags.malformed and tags.hold(str(index)))
@@ -148,7 +148,7 @@ def test_a_list_with_too_many_items_is_ignored(separator: str) -> None:
 # Accept
 
 
-def test_an_accept_past_its_bound_asks_for_nothing() -> None:
+def test_an_accept_past_its_bound_is_ignored() -> None:
     field = "text/plain".rjust(MAX_FIELD)
     assert preferred([field]) is TEXT
     assert preferred([" " + field]) is JSON
@@ -186,9 +186,7 @@ def test_an_accept_past_its_bound_asks_for_nothing() -> None:
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", JSON),
     ],
 )
-def test_the_client_gets_the_representation_it_likes_best(
-    accept: str, wanted: Representation
-) -> None:
+def test_the_client_gets_the_representation_it_prefers(accept: str, wanted: Representation) -> None:
     assert preferred([accept]) is wanted
 
 
@@ -210,7 +208,7 @@ def test_the_higher_quality_wins_and_json_wins_a_tie(json: str, text: str) -> No
 
 
 @given(st.lists(st.text(string.printable) | st.text(), max_size=3))
-def test_no_field_at_all_breaks_the_reading_of_accept(accept: list[str]) -> None:
+def test_no_value_breaks_the_parsing_of_accept(accept: list[str]) -> None:
     assert preferred(accept) in Representation
 
 
@@ -228,15 +226,15 @@ def test_no_field_at_all_breaks_the_reading_of_accept(accept: list[str]) -> None
         "preview",
     ],
 )
-def test_a_prefetch_is_seen(purpose: str) -> None:
+def test_a_prefetch_is_recognized(purpose: str) -> None:
     assert is_prefetch([purpose])
     assert is_prefetch(["", purpose])
 
 
 @pytest.mark.parametrize("purpose", ["", "previewing", "prefetching", "no-prefetch"])
-def test_other_purposes_are_not_taken_for_a_prefetch(purpose: str) -> None:
+def test_other_purposes_are_not_a_prefetch(purpose: str) -> None:
     assert not is_prefetch([purpose])
 
 
-def test_a_request_without_a_purpose_is_no_prefetch() -> None:
+def test_a_request_without_a_purpose_is_not_a_prefetch() -> None:
     assert not is_prefetch([])

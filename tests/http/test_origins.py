@@ -49,7 +49,7 @@ open_ = by_each_implementation(
     ],
 )
 @every("method", ["GET", "POST"])
-def test_a_step_by_a_page_of_another_origin_is_403(
+def test_a_step_for_a_page_of_another_origin_is_403(
     closed: Client, method: str, fields: dict[str, str]
 ) -> None:
     index = closed.index
@@ -75,7 +75,7 @@ def test_a_step_by_a_page_of_another_origin_is_403(
     ],
 )
 @every("method", ["GET", "POST"])
-def test_a_step_by_a_program_or_by_our_own_page_is_made(
+def test_a_step_for_a_program_or_the_own_page_is_made(
     closed: Client, method: str, fields: dict[str, str]
 ) -> None:
     """So is one from the address bar."""
@@ -87,7 +87,7 @@ def test_a_step_by_a_program_or_by_our_own_page_is_made(
     assert closed.request(method, "/next", headers).index == index + 1
 
 
-def test_two_origins_are_not_ours(closed: Client) -> None:
+def test_two_origins_count_as_foreign(closed: Client) -> None:
     index = closed.index
     ours = f"http://{closed.host}:{closed.port}"
     answer = closed.get("/next", [("Origin", ours), ("Origin", ours)])
@@ -96,7 +96,7 @@ def test_two_origins_are_not_ours(closed: Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/current", "/previous", "/health"])
-def test_a_read_is_answered_and_foreign_pages_can_not_read_it(closed: Client, path: str) -> None:
+def test_a_read_is_answered_but_hidden_from_foreign_pages(closed: Client, path: str) -> None:
     answer = closed.get(path, {"Sec-Fetch-Site": "cross-site", "Origin": STRANGER})
     assert answer.status == 200
     assert not any(name.startswith("access-control") for name in answer.headers)
@@ -106,7 +106,7 @@ HOST = st.from_regex(r"[a-z]{1,9}(\.[a-z]{1,9})?(:[1-9][0-9]{0,4})?", fullmatch=
 
 
 @given(HOST, HOST, st.sampled_from(["http", "https"]))
-def test_an_origin_is_ours_if_its_host_and_port_are(host: str, other: str, scheme: str) -> None:
+def test_an_origin_is_the_own_one_if_host_and_port_are(host: str, other: str, scheme: str) -> None:
     port = {"http": ":80", "https": ":443"}[scheme]
     assert not is_cross_origin((), [f"{scheme}://{host}"], [host])
     assert not is_cross_origin((), [f"{scheme}://{host.removesuffix(port)}"], [host.upper()])
@@ -116,7 +116,7 @@ def test_an_origin_is_ours_if_its_host_and_port_are(host: str, other: str, schem
 
 
 @given(st.lists(st.text(), max_size=2), st.lists(st.text(), max_size=2), st.lists(st.text()))
-def test_no_field_at_all_breaks_the_reading_of_origins(
+def test_no_value_breaks_the_parsing_of_origins(
     site: list[str], origins: list[str], hosts: list[str]
 ) -> None:
     assert is_cross_origin(site, origins, hosts) in (True, False)
@@ -145,7 +145,7 @@ def test_a_page_of_an_allowed_origin_steps_and_reads_the_answer(
     [{"Origin": STRANGER}, {"Origin": FRIEND + "1"}, {"Origin": "null"}, {"Origin": FRIEND[:-1]}],
     ids=str,
 )
-def test_those_that_are_not_named_stay_out(open_: Client, fields: dict[str, str]) -> None:
+def test_origins_that_are_not_listed_are_foreign(open_: Client, fields: dict[str, str]) -> None:
     index = open_.index
     for each in (fields, fields | {"Sec-Fetch-Site": "cross-site"}):
         answer = open_.get("/next", each)
@@ -186,7 +186,7 @@ def ask_first(client: Client, path: str, origin: str, method: str = "GET") -> di
     }
 
 
-def test_a_preflight_of_an_allowed_page_gets_what_it_may_send(open_: Client) -> None:
+def test_a_preflight_of_an_allowed_page_gets_the_allowed_headers(open_: Client) -> None:
     index = open_.index
     answer = open_.request(
         "OPTIONS",
@@ -214,7 +214,7 @@ def test_a_page_that_is_not_allowed_gets_no_cors_headers(open_: Client, closed: 
     assert ask_first(closed, "/next", FRIEND) == {"allow": "GET, POST"}
 
 
-def test_an_options_request_that_is_no_browsers_is_405_as_ever(open_: Client) -> None:
+def test_an_options_request_without_an_origin_is_405(open_: Client) -> None:
     answer = open_.request("OPTIONS", "/next", {"Origin": FRIEND})
     assert_problem(answer, 405, "/next does not support OPTIONS")
 
@@ -242,7 +242,7 @@ def test_an_options_request_that_is_no_browsers_is_405_as_ever(open_: Client) ->
         ("localhost.evil.test", False),
     ],
 )
-def test_an_address_and_a_name_that_is_listed_are_hosts_of_ours(host: str, allowed: bool) -> None:
+def test_addresses_and_listed_names_are_allowed_hosts(host: str, allowed: bool) -> None:
     assert is_allowed_host(host, {"fib.test"}) is allowed
     assert is_allowed_host(host, ()) is (allowed and "fib.test" not in host.lower())
     assert is_allowed_host(host, None)
@@ -262,7 +262,7 @@ def test_a_request_for_a_foreign_host_is_421(open_: Client, method: str, path: s
     assert open_.index == index
 
 
-def test_a_host_that_is_ours_is_answered_by_each_of_its_names(open_: Client) -> None:
+def test_each_allowed_host_is_answered(open_: Client) -> None:
     for host in ("fib.test", f"fib.test:{open_.port}", f"127.0.0.1:{open_.port}"):
         assert open_.get("/health", {"Host": host}).status == 200
         answer = open_.get("/nowhere", {"Host": host})
@@ -285,7 +285,7 @@ def test_a_step_for_a_rebound_name_is_421(closed: Client, method: str) -> None:
     "pairs", "a page whose name was…", control="on an address on which any name is answered"
 )
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_off_the_loopback_any_name_is_answered_and_a_warning_is_logged(
+def test_off_the_loopback_any_host_is_answered_with_a_warning_in_the_log(
     processes: None,  # noqa: ARG001
     tmp_path: Path,
     implementation: str,

@@ -38,7 +38,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE)
-def test_a_request_ends_where_it_ends_however_it_is_cut(parser: Parser, data: bytes) -> None:
+def test_a_request_is_found_however_it_is_split(parser: Parser, data: bytes) -> None:
     found = []
     for size in (len(data), 1, 2, 3, 4, 5):
         for at in range(0, len(data), size):
@@ -74,7 +74,7 @@ def test_a_request_ends_where_it_ends_however_it_is_cut(parser: Parser, data: by
         b"GET / HTTP/1.1\r\n" + HOST + b"\r\n",
     ],
 )
-def test_reading_a_request_at_once_gives_what_feeding_it_gives(parser: Parser, data: bytes) -> None:
+def test_parsing_at_once_equals_feeding_in_pieces(parser: Parser, data: bytes) -> None:
     """It reads exactly one request, or leaves the parser untouched."""
     fed = Parser(HEADS)
     end = fed.feed(data)
@@ -88,7 +88,7 @@ def test_reading_a_request_at_once_gives_what_feeding_it_gives(parser: Parser, d
         assert (parser.head, parser.raw) == (None, b"")
 
 
-def test_a_plain_request_is_read_at_once_and_known_when_it_comes_again() -> None:
+def test_a_plain_request_is_parsed_at_once_and_known_the_next_time() -> None:
     heads = Heads(TABLE, defaultdict(lambda: [0] * 600))
     parser = Parser(heads)
     first, second = (parser.request(STEP + b"\r\n") for _ in range(2))
@@ -106,7 +106,7 @@ def test_a_field_counts_whatever_its_case(parser: Parser) -> None:
     assert heads[0].request.representation is Representation.TEXT
 
 
-def test_fields_that_do_not_count_make_no_other_head_of_it(parser: Parser) -> None:
+def test_irrelevant_fields_do_not_change_the_head(parser: Parser) -> None:
     heads = []
     for number in range(2):
         parser.feed(STEP + b"X-Request-Id: %d\r\n\r\n" % number)
@@ -124,7 +124,7 @@ def test_fields_that_do_not_count_make_no_other_head_of_it(parser: Parser) -> No
     ],
     ids=["short", "long", "chunk"],
 )
-def test_a_body_that_nobody_reads_is_not_kept_and_has_no_bound(parser: Parser, body: bytes) -> None:
+def test_an_ignored_body_is_not_kept_and_has_no_bound(parser: Parser, body: bytes) -> None:
     parser.feed(STEP + body)
     assert parser.whole
     assert parser.body == b""
@@ -139,7 +139,9 @@ def test_a_body_that_nobody_reads_is_not_kept_and_has_no_bound(parser: Parser, b
         (PAGE + CHUNKED + b"rubbish\r\n", "(?i)invalid"),
     ],
 )
-def test_bytes_that_are_no_request_raise_the_reason(parser: Parser, data: bytes, why: str) -> None:
+def test_bytes_that_are_not_a_request_raise_the_reason(
+    parser: Parser, data: bytes, why: str
+) -> None:
     with pytest.raises(MalformedError, match=why):
         parser.feed(data)
     at_once = Parser(HEADS)
@@ -147,7 +149,7 @@ def test_bytes_that_are_no_request_raise_the_reason(parser: Parser, data: bytes,
         at_once.request(data) or at_once.feed(data)
 
 
-def test_a_mistake_of_ours_is_not_the_clients() -> None:
+def test_an_internal_error_is_not_blamed_on_the_client() -> None:
     """It is raised as it is: what the client sent is not taken for malformed."""
 
     class Mistaken(Heads):

@@ -28,7 +28,7 @@ from web.http.protocol import Protocol
     "requests of one connection in a turn of the event loop",
     "any: it bounds no resource, and puts off what is piped",
 )
-def test_any_number_of_requests_that_come_together_is_answered(loop: Loop) -> None:
+def test_any_number_of_pipelined_requests_is_answered(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(READ * 100)
     assert statuses(client) == [200] * 100
@@ -68,7 +68,7 @@ def test_pipelining_would_be_shed_if_sent_answers_counted(
 
 
 @pytest.mark.proves("pairs", "pipelining", "bytes in flight")
-def test_steps_piped_for_ever_do_not_make_the_server_grow(
+def test_endless_pipelined_steps_do_not_fill_memory(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that kept an object of each step would have 2,000 more."""
@@ -88,7 +88,7 @@ def test_steps_piped_for_ever_do_not_make_the_server_grow(
     assert step(2_000) - before < 500
 
 
-def test_while_some_requests_wait_for_their_turn_none_is_read(loop: Loop) -> None:
+def test_while_requests_wait_for_their_turn_none_are_read(loop: Loop) -> None:
     served = Service(loop)
     client = served.client()
     client.protocol.data_received(READ * 100)
@@ -132,7 +132,7 @@ def test_an_identical_request_is_not_parsed_again(loop: Loop, parsed: list[bytes
     assert statuses(client) == [200] * 7
 
 
-def test_piped_steps_that_differ_in_their_key_are_not_parsed_again(
+def test_pipelined_steps_that_differ_in_their_key_are_not_parsed_again(
     loop: Loop, parsed: list[bytes]
 ) -> None:
     served = Service(loop, 5)
@@ -166,7 +166,7 @@ def test_an_unexpected_error_is_500_and_closes_its_connection(
     assert caplog.text.count("GET b'/current' failed") == 2
 
 
-def test_a_page_in_pieces_is_answered_with_its_length(loop: Loop) -> None:
+def test_a_page_sent_in_pieces_is_answered_with_its_length(loop: Loop) -> None:
     served = Service(loop)
 
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
@@ -206,7 +206,7 @@ class Mistaken(Heads):
         return super().read(line, *more)
 
 
-def test_a_mistake_in_parsing_is_answered_500_and_fails_no_step(
+def test_an_error_in_parsing_is_500_and_fails_no_step(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The answer to a step begins with the next request of its connection."""
@@ -221,7 +221,7 @@ def test_a_mistake_in_parsing_is_answered_500_and_fails_no_step(
     assert served.store.index == 1
 
 
-def test_a_page_whose_client_has_left_is_no_failure(
+def test_a_page_whose_client_has_left_is_not_a_failure(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
     served = Service(loop)
@@ -251,7 +251,7 @@ def test_a_page_that_a_stop_cancels_is_not_answered(
     assert not caplog.records
 
 
-def test_a_client_rejected_behind_piped_requests_is_read_to_its_end(
+def test_after_a_rejection_pipelined_requests_are_read_to_their_end(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
     served = Service(loop, blocking=True)
@@ -277,7 +277,7 @@ def test_an_empty_line_before_a_known_head_is_skipped(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize("asked", [HALF, READ, STEP, READ.replace(b"1.1", b"1.0")])
-def test_of_a_client_that_is_gone_nothing_is_left(loop: Loop, asked: bytes) -> None:
+def test_nothing_is_kept_of_a_client_that_left(loop: Loop, asked: bytes) -> None:
     """At once, and not only at a garbage collection."""
 
     def left() -> int:
@@ -312,7 +312,7 @@ def test_past_the_bound_on_pages_under_way_another_is_503(loop: Loop) -> None:
     served.hub.pages = 0
 
 
-def test_an_answer_has_the_servers_header_lines_of_the_moment(loop: Loop) -> None:
+def test_an_answer_has_the_servers_current_header_lines(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(READ)
     served.server.default_headers = [(b"server", b"another")]
@@ -340,7 +340,7 @@ KEPT: Final = b"Host: x\r\nConnection: keep-alive\r\n"
         (b"DELETE /current", b"", 405),
     ],
 )
-def test_answers_to_http_1_0_are_those_to_1_1_with_keep_alive(
+def test_http_1_0_gets_the_answers_of_1_1_with_keep_alive(
     loop: Loop, request_line: bytes, fields: bytes, status: int
 ) -> None:
     served = Service(loop)
@@ -360,7 +360,7 @@ def test_answers_to_http_1_0_are_those_to_1_1_with_keep_alive(
     assert last.field(b"connection") == b"close"
 
 
-def test_a_client_that_has_gone_is_not_counted_as_answered(loop: Loop) -> None:
+def test_a_client_that_left_is_not_counted_as_answered(loop: Loop) -> None:
     served = Service(loop, blocking=True)
     gone, there = served.client(STEP), served.client(STEP)
     gone.reset()

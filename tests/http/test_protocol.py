@@ -40,7 +40,7 @@ def loop() -> Iterator[Loop]:
 )
 @pytest.mark.processes
 @every("name", ALL)
-def test_requests_that_no_difference_concerns_are_answered_alike(loop: Loop, name: str) -> None:
+def test_requests_without_a_known_difference_are_answered_alike(loop: Loop, name: str) -> None:
     data = ALL[name]
     differences = differences_of(data)
     differ = False
@@ -57,7 +57,7 @@ def test_requests_that_no_difference_concerns_are_answered_alike(loop: Loop, nam
 
 @pytest.mark.proves("clients", "send any bytes, cut anywhere…")
 @every("name", ALL)
-def test_the_answers_are_the_same_however_the_bytes_are_cut(loop: Loop, name: str) -> None:
+def test_the_answers_are_the_same_however_the_bytes_are_split(loop: Loop, name: str) -> None:
     data = ALL[name]
     whole = ours_to(loop, [data]).final
     sizes = (1, 1_000) if len(data) < 2_000 else (1_000, 20_000)
@@ -69,13 +69,13 @@ def test_the_answers_are_the_same_however_the_bytes_are_cut(loop: Loop, name: st
 
 
 @given(st.data())
-def test_valid_requests_cut_anywhere_are_answered_alike(loop: Loop, drawn: st.DataObject) -> None:
+def test_valid_requests_split_anywhere_are_answered_alike(loop: Loop, drawn: st.DataObject) -> None:
     compare(loop, drawn, odd=False)
 
 
 @pytest.mark.proves("clients", "send any bytes, cut anywhere…")
 @given(st.data())
-def test_any_bytes_cut_anywhere_are_answered_alike(loop: Loop, drawn: st.DataObject) -> None:
+def test_any_bytes_split_anywhere_are_answered_alike(loop: Loop, drawn: st.DataObject) -> None:
     compare(loop, drawn, odd=True)
 
 

@@ -34,7 +34,7 @@ def loop() -> Iterator[Loop]:
 @pytest.mark.proves("pairs", "trailers", "conditions, representation, prefetch")
 @pytest.mark.processes
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=str)
-def test_http_wants_this_of_a_server_and_uvicorn_does_that(
+def test_each_difference_from_uvicorn_is_required_by_http(
     loop: Loop, difference: Difference
 ) -> None:
     ours, uvicorns = (
@@ -52,7 +52,7 @@ def test_the_example_of_a_difference_is_recognized(difference: Difference) -> No
     assert not difference.concerns(parse(STEP * 3))
 
 
-def test_no_difference_has_the_name_of_another() -> None:
+def test_the_names_of_differences_are_unique() -> None:
     assert len({str(each) for each in DIFFERENCES}) == len(DIFFERENCES)
 
 
@@ -121,7 +121,7 @@ def outline(loop: Loop, data: bytes) -> str:
     return exchange(loop, PROTOCOL, [data]).outline
 
 
-def test_requests_piped_past_the_bound_are_not_answered(
+def test_requests_pipelined_past_the_bound_are_not_answered(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor is anything behind them."""
@@ -149,7 +149,7 @@ def statuses_after(loop: Loop, *pieces: bytes) -> list[str]:
     ]
 
 
-def test_100_continue_is_answered_once_and_in_its_turn(loop: Loop) -> None:
+def test_100_continue_is_sent_once_and_in_order(loop: Loop) -> None:
     waits = request("POST /next", "Content-Length: 2", "Expect: 100-continue")
     assert statuses_after(loop, waits, b"a", b"b") == ["100", "100", "100, 200"]
     assert statuses_after(loop, waits + b"a", b"b") == ["100", "100, 200"]
@@ -160,7 +160,7 @@ def test_100_continue_is_answered_once_and_in_its_turn(loop: Loop) -> None:
 
 @pytest.mark.proves("pairs", "an offer of an upgrade", "the wait for 100")
 @pytest.mark.parametrize("offer", [(), UPGRADE], ids=["none", "upgrade"])
-def test_100_is_sent_where_the_version_has_it(loop: Loop, offer: tuple[str, ...]) -> None:
+def test_100_is_sent_only_in_http_1_1(loop: Loop, offer: tuple[str, ...]) -> None:
     """An offer of an upgrade changes nothing."""
     waits = ("Content-Length: 5", "Expect: 100-continue")
     newer, older = (
@@ -216,7 +216,7 @@ BESIDE_UPGRADE: Final = {
     "version; rubbish",
 )
 @pytest.mark.parametrize(("sent", "outline"), BESIDE_UPGRADE.values(), ids=BESIDE_UPGRADE)
-def test_an_upgrade_that_is_offered_changes_nothing(loop: Loop, sent: bytes, outline: str) -> None:
+def test_an_offered_upgrade_is_ignored(loop: Loop, sent: bytes, outline: str) -> None:
     for pieces in ([sent], [sent[at : at + 1] for at in range(len(sent))]):
         assert exchange(loop, PROTOCOL, pieces).outline == outline
 
@@ -238,9 +238,7 @@ def test_an_upgrade_that_is_offered_changes_nothing(loop: Loop, sent: bytes, out
         (request("GET /next", "Connection: close") + STEP, "200; 1 step; closed"),
     ],
 )
-def test_a_client_that_half_closes_gets_answers_to_its_whole_requests(
-    loop: Loop, data: bytes, outline: str
-) -> None:
+def test_a_client_that_half_closes_gets_its_answers(loop: Loop, data: bytes, outline: str) -> None:
     for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
         for patient in (False, True):
             assert exchange(loop, PROTOCOL, pieces, patient=patient, ends=True).outline == outline
@@ -249,7 +247,7 @@ def test_a_client_that_half_closes_gets_answers_to_its_whole_requests(
 @pytest.mark.proves(
     "pairs", "pipelining", "a client that half-closes", control="that is taken for its end"
 )
-def test_a_half_close_taken_for_the_end_would_leave_no_answer(
+def test_a_half_close_taken_for_the_end_would_lose_the_answers(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Connection, "eof_received", lambda _: False)

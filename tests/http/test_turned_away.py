@@ -57,7 +57,7 @@ def outcomes(database: Path, listener: socket.socket, command: Sequence[str]) ->
     "they get their 503: it is not lost to a reset, as what they send is read for a while; up to "
     "128 of them are heard so",
 )
-def test_each_client_without_a_place_gets_its_503(database: Path, listener: socket.socket) -> None:
+def test_each_client_without_a_slot_gets_a_503(database: Path, listener: socket.socket) -> None:
     command = (sys.executable, "-m", "web")
     expected = {b"HTTP/1.1 503 Service Unavailable": NEWCOMERS}
     assert outcomes(database, listener, command) == expected
@@ -68,7 +68,7 @@ def test_each_client_without_a_place_gets_its_503(database: Path, listener: sock
     "come when all places are…",
     control="were closed at once: the 503 is lost to a reset",
 )
-def test_a_503_before_a_close_at_once_would_be_lost_to_a_reset(
+def test_closing_at_once_would_lose_the_503_to_a_reset(
     database: Path, listener: socket.socket
 ) -> None:
     assert outcomes(database, listener, variant(closes_at_once_whom_it_turns_away))[b"reset"]

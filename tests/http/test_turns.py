@@ -42,7 +42,7 @@ def turn(loop: Loop) -> None:
 
 @pytest.mark.proves("processes", "clients flood any endpoint, 1,900…")
 @pytest.mark.usefixtures("hurried")
-def test_requests_that_a_turn_has_no_time_for_wait_for_the_next(loop: Loop) -> None:
+def test_requests_past_the_time_of_a_turn_wait_for_the_next(loop: Loop) -> None:
     served = Service(loop)
     clients = crowd(served, 20, READ)
     answered: list[int] = []
@@ -55,7 +55,7 @@ def test_requests_that_a_turn_has_no_time_for_wait_for_the_next(loop: Loop) -> N
     assert len(answered) >= 10
 
 
-def test_a_turn_that_has_time_puts_nobody_off(loop: Loop) -> None:
+def test_a_turn_with_time_left_defers_nobody(loop: Loop) -> None:
     served = Service(loop)
     served.hub.turns.left = 10_000
     assert all(statuses(each) == [200] for each in crowd(served, 100, READ))
@@ -77,7 +77,7 @@ def test_a_newcomer_waits_for_one_round_of_the_others(loop: Loop) -> None:
 
 
 @pytest.mark.usefixtures("hurried")
-def test_one_that_fails_in_its_turn_is_closed_and_the_others_go_on(
+def test_an_error_closes_its_connection_and_the_others_continue(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     served = Service(loop)
@@ -98,7 +98,7 @@ def test_one_that_fails_in_its_turn_is_closed_and_the_others_go_on(
     "clients", "pipe many requests, wait for the answers, and send another", "it is answered"
 )
 @pytest.mark.parametrize("last", [READ, STEP], ids=["answered at once", "answered later"])
-def test_a_connection_that_was_put_off_is_read_from_again(loop: Loop, last: bytes) -> None:
+def test_a_deferred_connection_is_read_from_again(loop: Loop, last: bytes) -> None:
     served = Service(loop)
     # The last turn has one request alone; the bytes that wait before it stop the reading.
     piped = READ * AT_ONCE * 10
@@ -125,7 +125,7 @@ def waits(loop: Loop, data: bytes) -> tuple[Service, Connection]:
 
 
 @pytest.mark.usefixtures("hurried")
-def test_a_stop_answers_one_that_waits_for_its_turn(loop: Loop) -> None:
+def test_a_stop_answers_a_deferred_request(loop: Loop) -> None:
     served, client = waits(loop, STEP + STEP)
     served.stop()
     loop.settle()
@@ -135,7 +135,7 @@ def test_a_stop_answers_one_that_waits_for_its_turn(loop: Loop) -> None:
 
 
 @pytest.mark.usefixtures("hurried")
-def test_a_stop_answers_one_that_waits_for_its_turn_and_then_for_a_number(
+def test_a_stop_answers_a_deferred_request_for_a_number(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served, client = waits(loop, b"GET /numbers/100001 HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -151,7 +151,7 @@ def test_a_stop_answers_one_that_waits_for_its_turn_and_then_for_a_number(
 
 
 @pytest.mark.usefixtures("hurried")
-def test_a_stop_closes_one_whose_request_is_not_whole(loop: Loop) -> None:
+def test_a_stop_closes_a_deferred_incomplete_request(loop: Loop) -> None:
     served, client = waits(loop, HALF)
     served.stop()
     loop.settle()
@@ -159,7 +159,7 @@ def test_a_stop_closes_one_whose_request_is_not_whole(loop: Loop) -> None:
 
 
 @pytest.mark.usefixtures("hurried")
-def test_one_that_waits_for_its_turn_is_neither_late_nor_evicted(loop: Loop) -> None:
+def test_a_deferred_request_is_neither_late_nor_evicted(loop: Loop) -> None:
     served, client = waits(loop, READ)
     assert client.protocol.eviction_rank() is None  # type: ignore[attr-defined]
     served.hub.now += 3600
@@ -169,7 +169,7 @@ def test_one_that_waits_for_its_turn_is_neither_late_nor_evicted(loop: Loop) -> 
 
 
 @pytest.mark.usefixtures("hurried")
-def test_a_short_request_is_kept_however_much_the_crowd_has_sent(
+def test_a_short_request_is_kept_whatever_the_crowd_has_sent(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Past the bound, the connections that sent much are closed."""
@@ -199,7 +199,7 @@ def test_the_bytes_dropped_from_a_closing_connection_are_bounded(loop: Loop) -> 
 
 
 @pytest.mark.proves("clients", "come when all places are…")
-def test_a_client_without_a_place_is_read_from_until_it_has_its_503(loop: Loop) -> None:
+def test_a_client_without_a_slot_is_read_from_until_it_has_its_503(loop: Loop) -> None:
     served = Service(loop, max_connections=1, blocking=True)
     served.client(STEP)
     away = served.client(READ)
@@ -231,7 +231,7 @@ def test_connections_that_linger_after_their_503_are_bounded(
 # The heartbeat of a turn
 
 
-def test_a_turn_beats_once_in_a_quarter_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turn_beats_every_quarter_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("fibcore.appliance.heartbeat.time.monotonic", lambda: now)
     with closing(Heartbeat(lambda: 2.0)) as heartbeat:
@@ -244,7 +244,7 @@ def test_a_turn_beats_once_in_a_quarter_of_a_second(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.proves("processes", "clients flood any endpoint, 1,900…")
 @pytest.mark.usefixtures("hurried")
-def test_the_turns_of_a_flood_are_counted_though_no_timer_runs(loop: Loop) -> None:
+def test_the_turns_of_a_flood_count_even_if_no_timer_runs(loop: Loop) -> None:
     served = Service(loop)
     made = 0
 
@@ -261,7 +261,7 @@ def test_the_turns_of_a_flood_are_counted_though_no_timer_runs(loop: Loop) -> No
 
 @pytest.mark.proves("processes", "a request, or what is…")
 @pytest.mark.usefixtures("hurried")
-def test_one_request_however_long_it_takes_makes_no_turn(
+def test_one_request_is_not_a_turn_however_long_it_takes(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control of the test before: an endless loop is to be found."""
@@ -285,7 +285,7 @@ def test_one_request_however_long_it_takes_makes_no_turn(
 # Costly answers
 
 
-def test_a_costly_answer_is_rendered_once_in_a_quarter_of_a_second() -> None:
+def test_a_costly_answer_is_rendered_every_quarter_of_a_second() -> None:
     now = [10.0]
     made: list[str] = []
 
@@ -318,7 +318,7 @@ def test_requests_at_the_same_moment_share_a_rendering(
     assert not second.sent.endswith(served.client(asked).sent)
 
 
-def test_no_version_that_is_asked_for_is_rendered_for_itself(loop: Loop) -> None:
+def test_all_versions_share_a_rendering(loop: Loop) -> None:
     served = Service(loop)
     for version in ("1.0.0", "1.0.1", "2", "99.1", "0.0.4", "x", ""):
         for kind in ("text/plain", "application/openmetrics-text"):

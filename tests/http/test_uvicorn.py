@@ -46,7 +46,7 @@ def test_the_minor_version_is_pinned_to_the_one_tested_here() -> None:
     assert pin == f"uvicorn>={major}.{minor},<{major}.{minor + 1}"
 
 
-def test_every_name_from_within_uvicorn_is_in_the_list() -> None:
+def test_every_internal_name_of_uvicorn_is_listed() -> None:
     imported = set()
     for file in sorted((TOP / "web").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -65,21 +65,21 @@ def test_each_name_of_uvicorn_exists_with_its_parameters(name: str) -> None:
     assert list(takes) == taken.split(), moved(f"what {name} takes", where)
 
 
-def test_a_protocol_counts_itself_in_the_state_of_a_server() -> None:
+def test_a_protocol_registers_itself_with_the_server() -> None:
     kept = vars(ServerState())
     wanted: dict[str, object] = {"connections": set(), "tasks": set(), "default_headers": []}
     for name, value in wanted.items():
         assert kept.get(name) == value, moved(f"ServerState.{name}", PROTOCOL)
 
 
-def test_a_configuration_has_the_attributes_that_a_protocol_reads() -> None:
+def test_a_configuration_has_the_attributes_that_a_protocol_uses() -> None:
     config = uvicorn.Config(nothing, lifespan="off", log_config=None, root_path="/a")
     config.load()
     for name in ("access_log", "asgi_version", "http_protocol_class", "loaded_app", "root_path"):
         assert getattr(config, name, None) is not None, moved(f"Config.{name}", ASGI)
 
 
-def test_a_server_takes_its_signals_with_a_method_of_this_name() -> None:
+def test_a_server_handles_signals_in_this_method() -> None:
     takes = inspect.signature(uvicorn.Server.handle_exit).parameters
     assert list(takes) == ["self", "sig", "frame"], moved("Server.handle_exit", SERVER)
     server = uvicorn.Server(uvicorn.Config(nothing, log_config=None))

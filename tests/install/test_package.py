@@ -70,7 +70,7 @@ def loaded() -> Iterator[Load]:
     load.check(first=first, last=CLIENT.index)
 
 
-def test_once_installed_it_serves(machine: Container) -> None:
+def test_the_installed_package_serves(machine: Container) -> None:
     machine.run(f"{APT} install /srv/this.deb")
     asked = ("current", "next", "next", "next", "previous")
     session = [machine.run(f"curl -sS http://127.0.0.1:{PORT}/{path}") for path in asked]
@@ -78,7 +78,7 @@ def test_once_installed_it_serves(machine: Container) -> None:
     assert session == [f'{{"{name}": {number}}}' for name, number in answers]
 
 
-def test_the_command_looks_after_what_the_service_serves(machine: Container) -> None:
+def test_the_command_uses_the_database_of_the_service(machine: Container) -> None:
     shown = dict(
         line.split(maxsplit=1) for line in machine.run("cd / && fibcore show").splitlines()
     )
@@ -113,7 +113,7 @@ def test_the_journal_has_the_lines_of_the_server(machine: Container) -> None:
         ("FIB_PORT=8081", "FIB_PORT=8081 at 127.0.0.1 is in use by another program"),
     ],
 )
-def test_a_restart_with_a_wrong_setting_fails_and_says_why(
+def test_a_restart_with_an_invalid_setting_fails_with_the_reason(
     machine: Container, setting: str, reason: str
 ) -> None:
     """One line of the journal has the reason."""
@@ -132,7 +132,7 @@ def test_a_restart_with_a_wrong_setting_fails_and_says_why(
     assert machine.run(f"curl -sS http://127.0.0.1:{PORT}/current") == '{"current": 2}'
 
 
-def test_it_serves_at_the_next_boot_with_the_settings_that_were_made(machine: Container) -> None:
+def test_it_serves_after_a_boot_with_the_new_settings(machine: Container) -> None:
     machine.run(f"echo FIB_HOST=0.0.0.0 >>{CONF}")
     machine.power_off()
     machine.boot()
@@ -166,7 +166,7 @@ def test_another_release_takes_over_under_load(machine: Container, package: str)
     "a new version of the Debian package has another supervision",
     "all is restarted: connections are refused for a moment, and no step that was answered is lost",
 )
-def test_a_release_with_another_supervision_restarts_all_of_it(machine: Container) -> None:
+def test_a_release_with_another_supervisor_restarts_everything(machine: Container) -> None:
     """Clients are refused for a moment, and no step that was answered is lost."""
     before = pids(machine)
     with loaded() as load:
@@ -176,7 +176,7 @@ def test_a_release_with_another_supervision_restarts_all_of_it(machine: Containe
 
 
 @pytest.mark.proves("person", "backups by the timer of the Debian package: so many are kept")
-def test_so_many_backups_are_kept(machine: Container) -> None:
+def test_the_configured_number_of_backups_is_kept(machine: Container) -> None:
     folder = "/var/backups/fibcore"
     older = [f"2020-01-0{day}T000000Z.db" for day in range(1, 9)]
     machine.run(f"cd {folder} && touch mine.db {' '.join(older)}")
@@ -190,7 +190,7 @@ def test_so_many_backups_are_kept(machine: Container) -> None:
     )
 
 
-def test_removed_it_leaves_the_database_and_the_settings(machine: Container) -> None:
+def test_removal_leaves_the_database_and_the_settings(machine: Container) -> None:
     index = CLIENT.index
     machine.run(f"{APT} remove fibcore")
     assert not machine.tries("systemctl is-active fibcore")

@@ -69,7 +69,7 @@ def serving(
         process.wait()
 
 
-def test_it_steps_is_killed_is_taken_over_and_logs_all_of_it(
+def test_a_server_steps_is_killed_is_taken_over_and_logs_it(
     installed: Path, tmp_path: Path
 ) -> None:
     port = free_port()

@@ -34,7 +34,7 @@ CONNECTIONS: Final = (
     "tests/http/test_turns.py",
     "tests/http/test_piping.py",
     "tests/http/test_access_log.py::test_the_protocol_logs_each_answer_and_its_client",
-    "tests/http/test_any_order.py::test_whatever_the_order_all_is_answered_and_counted_as_held",
+    "tests/http/test_any_order.py::test_in_any_order_all_is_answered_and_memory_is_accounted_for",
     "tests/http/test_protocol_differences.py",
 )
 
@@ -113,7 +113,7 @@ PARTS: Final[dict[str, Part]] = {
             "tests/http/test_piping.py",
             "tests/http/test_protocol_differences.py",
             "tests/http/test_protocol.py::test_a_head_past_its_bound_is_rejected_without_being_kept",
-            "tests/http/test_protocol.py::test_valid_requests_cut_anywhere_are_answered_alike",
+            "tests/http/test_protocol.py::test_valid_requests_split_anywhere_are_answered_alike",
         ),
     ),
     "connections": Part(

@@ -15,7 +15,7 @@ from tests.support.reference import crossing, digits_of, fibonacci_modulo
 @given(st.integers(0, 2_000) | st.integers(0, 1_000_000))
 @example(outline.COMPUTED)
 @example(outline.COMPUTED + 1)
-def test_an_outline_is_that_of_the_number(index: int) -> None:
+def test_an_outline_agrees_with_the_number(index: int) -> None:
     text = digits_of(index).decode()
     assert outline.outline(index) == (len(text), text[:20], text[-20:])
 
@@ -26,7 +26,7 @@ def test_a_number_beside_a_power_of_ten_has_its_length(length: int, beside: int)
     assert outline.outline(index).digits == length + 1 + beside
 
 
-def test_the_outline_of_the_largest_number_takes_no_time() -> None:
+def test_the_outline_of_the_largest_number_is_computed_at_once() -> None:
     assert outline.outline(MAX_EXACT_INDEX).digits == 208_987_640
     assert outline.outline(MAX_EXACT_INDEX).last == str(
         gmpy2.lucasu_mod(1, -1, MAX_EXACT_INDEX, 10**20)
@@ -42,7 +42,7 @@ def test_an_outline_of_uint64_is_the_number_modulo_2_to_the_64(index: int) -> No
 
 @given(st.integers(0, 3_000))
 @example(0)
-def test_the_pieces_of_a_number_are_the_number(index: int) -> None:
+def test_the_pieces_of_a_number_add_up_to_it(index: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outline, "PIECE", 10)
         pieces = list(outline.digits(index))
@@ -65,7 +65,7 @@ def test_progress_is_reported_from_0_to_1() -> None:
     assert reports == [0, pytest.approx(len(pieces[0]) / len("".join(pieces))), 1]
 
 
-def test_a_number_too_long_for_the_limit_on_memory_is_not_begun(
+def test_a_number_larger_than_the_memory_limit_is_not_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """GMP would end the process."""

@@ -30,7 +30,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Held]:
 
 
 @in_a_loop
-async def test_numbers_are_computed_in_their_order_one_at_a_time(held: Callable[..., Held]) -> None:
+async def test_numbers_are_computed_in_order_one_at_a_time(held: Callable[..., Held]) -> None:
     it = held()
     for index in (LONG, LONG + 1, LONG + 2):
         it.find(index)
@@ -49,7 +49,7 @@ async def test_numbers_are_computed_in_their_order_one_at_a_time(held: Callable[
 
 
 @in_a_loop
-async def test_those_who_wait_for_the_same_number_share_it(held: Callable[..., Held]) -> None:
+async def test_clients_waiting_for_the_same_number_share_it(held: Callable[..., Held]) -> None:
     """It is cached afterwards."""
     it = held()
     for _ in range(3):
@@ -64,7 +64,7 @@ async def test_those_who_wait_for_the_same_number_share_it(held: Callable[..., H
 
 
 @in_a_loop
-async def test_past_its_bound_the_queue_takes_no_other_number(held: Callable[..., Held]) -> None:
+async def test_past_its_bound_the_queue_accepts_no_other_number(held: Callable[..., Held]) -> None:
     it = held()
     for number in range(MAX_QUEUED):
         it.find(LONG + number)
@@ -89,7 +89,7 @@ async def test_past_its_bound_the_queue_takes_no_other_number(held: Callable[...
     "pass long ones",
 )
 @in_a_loop
-async def test_a_short_number_passes_the_long_ones_of_the_same_client(
+async def test_a_short_number_overtakes_long_ones_of_the_same_client(
     held: Callable[..., Held],
 ) -> None:
     """Those that have waited long are not passed."""
@@ -107,7 +107,7 @@ async def test_a_short_number_passes_the_long_ones_of_the_same_client(
 
 @pytest.mark.proves("clients", "ask for more long numbers…")
 @in_a_loop
-async def test_clients_have_as_many_digits_computed_each(held: Callable[..., Held]) -> None:
+async def test_each_client_gets_an_equal_share_of_digits(held: Callable[..., Held]) -> None:
     it = held()
     for number in range(4):
         it.find(10 * LONG + number, "greedy")
@@ -152,7 +152,7 @@ async def test_a_client_that_fills_the_queue_is_shed_before_others(
 
 @pytest.mark.proves("clients", "wait for a few long…")
 @in_a_loop
-async def test_waiting_requests_are_bounded_and_the_latest_is_shed(
+async def test_waiting_requests_are_bounded_and_the_last_is_shed(
     held: Callable[..., Held],
 ) -> None:
     it = held(max_waiting=10)
@@ -173,7 +173,7 @@ async def test_waiting_requests_are_bounded_and_the_latest_is_shed(
 
 
 @in_a_loop
-async def test_a_client_that_asks_again_when_shed_is_shed_again(held: Callable[..., Held]) -> None:
+async def test_a_client_that_retries_when_shed_is_shed_again(held: Callable[..., Held]) -> None:
     it = held(max_waiting=2)
     again = 0
 
@@ -262,7 +262,7 @@ async def test_a_number_without_memory_at_its_turn_is_shed(held: Callable[..., H
 
 @pytest.mark.parametrize("error", [EOFError(), MemoryError(), ValueError("no count of digits")])
 @in_a_loop
-async def test_whatever_fails_for_a_number_the_next_is_computed(
+async def test_whatever_fails_the_next_number_is_computed(
     held: Callable[..., Held], error: Exception
 ) -> None:
     it = held()
@@ -276,7 +276,7 @@ async def test_whatever_fails_for_a_number_the_next_is_computed(
 
 
 @in_a_loop
-async def test_the_last_numbers_are_kept_up_to_so_many_bytes(held: Callable[..., Held]) -> None:
+async def test_the_last_numbers_are_kept_up_to_a_bound_in_bytes(held: Callable[..., Held]) -> None:
     it = held()
     fit = MAX_KEPT // most_digits(LONG)
     for number in range(fit + 1):

@@ -36,7 +36,7 @@ def served(database: Path, listener: socket.socket, processes: None) -> Iterator
 
 
 @pytest.mark.processes
-def test_a_session_that_starts_the_worker_does_not_yield_with_it() -> None:
+def test_the_server_does_not_take_over_the_priority_of_its_worker() -> None:
     """Scheduling priority is shared by a session: sched(7)."""
     program = """
         import pathlib, subprocess, sys
@@ -50,7 +50,7 @@ def test_a_session_that_starts_the_worker_does_not_yield_with_it() -> None:
     subprocess.run(command, start_new_session=True, timeout=PATIENCE, check=True)
 
 
-def test_the_worker_starts_at_the_first_long_number_and_yields_to_all(
+def test_the_worker_starts_at_the_first_long_number_with_low_priority(
     served: ServerProcess,
 ) -> None:
     served.client.get(f"/numbers/{SHORT}")
@@ -119,7 +119,7 @@ def test_a_stop_waits_for_the_numbers_that_clients_wait_for(served: ServerProces
 
 
 @pytest.mark.processes
-def test_a_worker_that_can_not_be_started_is_503(
+def test_a_worker_that_cannot_be_started_is_503(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     @in_a_loop
@@ -137,7 +137,7 @@ def test_a_worker_that_can_not_be_started_is_503(
 
 @pytest.mark.processes
 @in_a_loop
-async def test_the_worker_is_ended_when_it_has_been_idle(
+async def test_an_idle_worker_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(queue, "IDLE_SECONDS", 0.0)
@@ -193,7 +193,7 @@ def test_a_stopped_worker_is_replaced(
 )
 @pytest.mark.processes
 @in_a_loop
-async def test_a_stopped_worker_would_stay_if_nobody_watched(
+async def test_without_a_watch_a_stopped_worker_would_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(worker_process, "MAX_SILENT", sys.maxsize)
@@ -248,5 +248,5 @@ def test_the_worker_answers_each_line_with_its_number() -> None:
 
 
 @given(st.integers(0, 10**9))
-def test_how_many_digits_a_number_has_at_most_is_known(index: int) -> None:
+def test_the_largest_number_of_digits_is_known(index: int) -> None:
     assert outline(index).digits <= most_digits(index) <= outline(index).digits + 1

@@ -102,7 +102,7 @@ def test_additions_and_transitions_in_c_are_clean(tmp_path: Path, sanitizer: str
         (THREAD, "-DWITHOUT_LOCK", "data race"),
     ],
 )
-def test_what_is_planted_in_c_is_found(
+def test_a_defect_planted_in_c_is_found(
     tmp_path: Path, sanitizer: str, planted: str, report: str
 ) -> None:
     found = run_in_c(sanitizer, tmp_path, planted)
@@ -203,7 +203,7 @@ def test_the_extension_is_clean(tmp_path: Path, sanitizer: str, tests: str) -> N
     ],
     ids=["overflow", "race"],
 )
-def test_what_is_planted_in_the_extension_is_found(
+def test_a_defect_planted_in_the_extension_is_found(
     tmp_path: Path, sanitizer: str, planted: str, report: str
 ) -> None:
     found = run_extension(sanitizer, tmp_path, THREADS, planted)

@@ -83,7 +83,7 @@ def node(engines: Engines, tmp_path: Path) -> Iterator[Node]:
     "shared",
     "in doubt, a node says why on `/health` and to all others, and at a stop nothing of its steps",
 )
-def test_in_doubt_a_step_waits_others_get_the_reason_and_a_stop_answers_nothing(node: Node) -> None:
+def test_a_step_in_doubt_waits_and_a_stop_leaves_it_unanswered(node: Node) -> None:
     for path in ("/next", "/current", "/previous"):
         assert "whether the last step was made" in node.detail(path)
     assert "invalid username-password pair" in node.server.log.text
@@ -109,7 +109,7 @@ def test_in_doubt_a_step_waits_others_get_the_reason_and_a_stop_answers_nothing(
     "a record that is gone in doubt ends the process unanswered; with nothing in doubt another "
     "one is made",
 )
-def test_a_server_whose_record_is_gone_in_doubt_ends_unanswered(node: Node) -> None:
+def test_a_server_exits_unanswered_if_its_record_is_gone_in_doubt(node: Node) -> None:
     node.remove_records()
     node.allow()
     assert read_all(node.step) == b""

@@ -66,7 +66,7 @@ def raising(error: BaseException) -> Callable[[], NoReturn]:
 
 
 @pytest.mark.parametrize("is_writer", [True, False])
-def test_a_stop_has_status_0_and_is_noted_only_by_the_holder_of_the_lock(
+def test_a_stop_has_status_0_and_only_the_lock_holder_records_it(
     database: Path, monkeypatch: pytest.MonkeyPatch, is_writer: bool
 ) -> None:
     """Without the lock it can only have answered 503, and another process is the server."""
@@ -89,7 +89,7 @@ def test_a_stop_has_status_0_and_is_noted_only_by_the_holder_of_the_lock(
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_the_exit_status_of_a_life_tells_why_it_ended(
+def test_the_exit_status_tells_why_a_server_ended(
     database: Path, error: BaseException, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert status_of(lambda: life_with(database).live(raising(error))) == status
@@ -130,7 +130,7 @@ def test_a_permanent_exit_logs_how_to_start_the_server_again(
 
 
 @pytest.mark.proves("5", "a server ends by one…")
-def test_a_failed_commit_ends_the_life_and_is_noted(database: Path) -> None:
+def test_a_failed_commit_ends_the_server_and_is_recorded(database: Path) -> None:
     error = CommitFailedError(database, 1, "the disk says no")
     fail_stop = life_with(database).service._fail_stop
     assert status_of(lambda: fail_stop(error)) == EXIT_COMMIT_FAILED
@@ -147,7 +147,7 @@ def test_a_failed_commit_ends_the_life_and_is_noted(database: Path) -> None:
         ("fibcore.appliance.ending.explain", MemoryError()),
     ],
 )
-def test_a_failed_commit_ends_the_life_whatever_else_fails(
+def test_a_failed_commit_ends_the_server_whatever_else_fails(
     database: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
 ) -> None:
     def fail(*_: object, **__: object) -> NoReturn:
@@ -162,7 +162,7 @@ def test_a_failed_commit_ends_the_life_whatever_else_fails(
 
 @pytest.mark.proves("5", "it ends without a thread…")
 @pytest.mark.processes
-def test_the_end_does_not_depend_on_the_log() -> None:
+def test_exiting_does_not_depend_on_the_log() -> None:
     program = """
 import logging
 from fibcore.appliance.ending import end_at_once
@@ -172,7 +172,7 @@ end_at_once(74)
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 74
 
 
-def test_a_life_stands_by_serves_and_drains(database: Path) -> None:
+def test_a_server_stands_by_serves_and_drains(database: Path) -> None:
     lived: list[object] = []
 
     async def serve(it: Life) -> None:
@@ -190,7 +190,7 @@ def test_a_life_stands_by_serves_and_drains(database: Path) -> None:
     assert lived == [1, "drained"]
 
 
-def test_a_database_found_invalid_later_stops_the_life(
+def test_a_database_found_invalid_later_stops_the_server(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was unavailable at first, and opening was retried."""
@@ -211,7 +211,7 @@ def test_a_database_found_invalid_later_stops_the_life(
     assert status == EXIT_DATABASE_INVALID
 
 
-def test_standing_by_tries_again_where_the_lock_is_unavailable(
+def test_standing_by_retries_while_the_lock_is_unavailable(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problems = [StoreUnavailableError("x.db", "no descriptor")] * 2

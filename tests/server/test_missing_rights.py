@@ -51,7 +51,7 @@ def health_of(server: ServerProcess) -> Answer:
 
 
 @pytest.mark.proves("4", "not readable, not writable")
-def test_a_right_that_is_missing_at_the_start_is_waited_for(folder: Path, start: Start) -> None:
+def test_a_permission_missing_at_the_start_is_waited_for(folder: Path, start: Start) -> None:
     """tests/stores has the rights to each file; this is that to their folder."""
     folder.chmod(0)
     with start("server") as server:
@@ -69,7 +69,7 @@ def test_a_right_that_is_missing_at_the_start_is_waited_for(folder: Path, start:
 
 
 @pytest.mark.proves("2", "a standby that may not take the lock answers nothing beside a server")
-def test_a_standby_without_a_right_answers_only_if_nobody_serves(
+def test_a_standby_without_a_permission_answers_only_if_nobody_serves(
     folder: Path, start: Start
 ) -> None:
     with start("server").wait_until_it_serves() as server, start("standby") as standby:
@@ -87,7 +87,7 @@ def test_a_standby_without_a_right_answers_only_if_nobody_serves(
 
 
 @pytest.mark.proves("2", "a standby that may not take the lock answers…")
-def test_of_two_servers_without_a_right_one_serves_and_the_other_makes_way(
+def test_of_two_servers_without_a_permission_one_serves_and_one_restarts(
     folder: Path, start: Start
 ) -> None:
     """The other ends with a status with which supervisord starts it again, as the standby."""
@@ -106,7 +106,7 @@ def test_of_two_servers_without_a_right_one_serves_and_the_other_makes_way(
         assert left.client.get("/next").index == 6
 
 
-def test_the_backup_waits_for_a_right_to_the_folder_too(folder: Path, start: Start) -> None:
+def test_the_backup_also_waits_for_a_permission_for_the_folder(folder: Path, start: Start) -> None:
     folder.chmod(0)
     with start("backup", BACKUP) as backup:
         backup.log.expect(f"was not refreshed. This user may not use {folder}: Permission denied")

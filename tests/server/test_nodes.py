@@ -46,7 +46,7 @@ def is_healthy(client: Client) -> Callable[[], bool]:
     return lambda: client.get("/health").status == 200
 
 
-def test_a_node_far_behind_moves_to_the_index_of_the_store(nodes: Nodes) -> None:
+def test_a_node_far_behind_catches_up_with_the_store(nodes: Nodes) -> None:
     client = nodes.start().wait_until_it_serves().client
     with closing(nodes.opener.open()) as store:
         store.advance(100_000)
@@ -55,7 +55,7 @@ def test_a_node_far_behind_moves_to_the_index_of_the_store(nodes: Nodes) -> None
         assert client.get("/next").body == b'{"next": %b}' % digits_of(100_002)
 
 
-def test_a_node_that_is_cut_off_answers_no_old_number(nodes: Nodes) -> None:
+def test_a_cut_off_node_answers_no_stale_number(nodes: Nodes) -> None:
     """It recovers automatically."""
     with Proxy(nodes.engine.port) as proxy:
         near = nodes.start().wait_until_it_serves().client
@@ -75,7 +75,7 @@ def test_a_node_that_is_cut_off_answers_no_old_number(nodes: Nodes) -> None:
         assert near.get("/health").body == b'{"status": "healthy"}'
 
 
-def test_an_engine_that_comes_later_is_waited_for(nodes: Nodes) -> None:
+def test_an_engine_that_starts_later_is_waited_for(nodes: Nodes) -> None:
     with Proxy(nodes.engine.port) as proxy:
         proxy.cut()
         server = nodes.start(nodes.engine.url_at(proxy.port))
@@ -87,14 +87,14 @@ def test_an_engine_that_comes_later_is_waited_for(nodes: Nodes) -> None:
         assert server.client.get("/next").index == 1
 
 
-def test_a_sequence_that_was_never_made_is_not_served(nodes: Nodes) -> None:
+def test_a_missing_sequence_is_not_served(nodes: Nodes) -> None:
     server = nodes.start(make=False)
     assert server.wait() == os.EX_DATAERR
     server.log.expect(f"There is no sequence {nodes.sequence} in .*To begin at 0: .*fibcore init")
 
 
 @pytest.mark.proves("shared", "Redis's primary is lost, and…")
-def test_a_node_ends_when_the_sequence_has_fallen_behind_it(nodes: Nodes) -> None:
+def test_a_node_exits_when_the_index_has_fallen(nodes: Nodes) -> None:
     """It has answered more, so it exits for good."""
     server = nodes.start().wait_until_it_serves()
     client = server.client
@@ -109,7 +109,7 @@ def test_a_node_ends_when_the_sequence_has_fallen_behind_it(nodes: Nodes) -> Non
 @pytest.mark.proves(
     "shared", "a node that nobody asks, and its engine: dead, hung, or moved by others"
 )
-def test_a_node_that_nobody_asks_finds_out_that_its_engine_is_gone(nodes: Nodes) -> None:
+def test_an_idle_node_notices_that_its_engine_is_gone(nodes: Nodes) -> None:
     """A stop in the meantime waits for nothing, and logs nothing about steps."""
     with Proxy(nodes.engine.port) as proxy:
         server = nodes.start(nodes.engine.url_at(proxy.port)).wait_until_it_serves()

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.processes
 # Start
 
 
-def test_a_server_binds_its_own_port_where_it_gets_no_socket(database: Path) -> None:
+def test_a_server_without_an_inherited_socket_binds_its_own_port(database: Path) -> None:
     port = free_port()
     settings = {"FIB_HOST": "127.0.0.1", "FIB_PORT": str(port)}
     with ServerProcess(database, settings=settings) as server:
@@ -46,7 +46,7 @@ def is_listening(client: Client) -> bool:
     return True
 
 
-def test_a_standard_input_that_does_not_listen_is_not_served(database: Path) -> None:
+def test_a_standard_input_that_is_not_a_listening_socket_is_ignored(database: Path) -> None:
     port = free_port()
     ours, theirs = socket.socketpair()
     with ours, theirs, ServerProcess(database, theirs, {"FIB_PORT": str(port)}) as server:
@@ -64,14 +64,18 @@ def test_a_server_without_standard_input_binds_its_own_port(database: Path) -> N
         server.wait_until_it_serves()
 
 
-def test_a_missing_folder_is_made_for_the_database(tmp_path: Path, listener: socket.socket) -> None:
+def test_a_missing_folder_of_the_database_is_created(
+    tmp_path: Path, listener: socket.socket
+) -> None:
     settings = {"FIB_STATE": str(tmp_path / "a" / "b" / "fibcore.db")}
     with ServerProcess(tmp_path / "unused", listener, settings) as server:
         assert server.wait_until_it_serves().client.get("/next").body == b'{"next": 1}'
     assert sqlite_file.verify_file(tmp_path / "a" / "b" / "fibcore.db") == 1
 
 
-def test_a_server_goes_on_where_the_last_one_ended(database: Path, listener: socket.socket) -> None:
+def test_a_server_continues_where_the_last_one_ended(
+    database: Path, listener: socket.socket
+) -> None:
     for start, end in ((0, signal.SIGTERM), (3, signal.SIGINT), (6, signal.SIGKILL), (9, None)):
         with serving(database, listener) as server:
             for reached in range(start + 1, start + 4):
@@ -81,7 +85,7 @@ def test_a_server_goes_on_where_the_last_one_ended(database: Path, listener: soc
                 assert server.wait() == (-9 if end == signal.SIGKILL else 0)
 
 
-def test_that_uint64_numbers_are_not_exact_is_in_the_log(
+def test_the_log_has_a_warning_that_uint64_is_not_exact(
     database: Path, listener: socket.socket
 ) -> None:
     with serving(database, listener, FIB_INTEGERS="uint64") as server:
@@ -112,9 +116,7 @@ def limited(database: Path, listener: socket.socket, descriptors: str) -> Server
     return ServerProcess(database, listener, command=command)
 
 
-def test_a_server_takes_the_descriptors_for_its_connections(
-    database: Path, listener: socket.socket
-) -> None:
+def test_a_server_raises_its_limit_of_descriptors(database: Path, listener: socket.socket) -> None:
     with limited(database, listener, "500:4000") as server:
         server.wait_until_it_serves()
         soft, _ = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
@@ -122,7 +124,7 @@ def test_a_server_takes_the_descriptors_for_its_connections(
         assert not warnings_in(server.log.text)
 
 
-def test_too_few_descriptors_are_logged_with_what_they_allow(
+def test_too_few_descriptors_are_logged_with_the_number_of_connections(
     database: Path, listener: socket.socket
 ) -> None:
     with limited(database, listener, "500:500") as server:
@@ -152,7 +154,7 @@ def test_an_invalid_database_ends_the_server_with_65(
     assert after.keys() - before.keys() == {"server.log", lock_path(database).name}
 
 
-def test_past_the_largest_exact_index_exact_alone_is_invalid(
+def test_past_the_largest_exact_index_only_exact_is_invalid(
     database: Path, listener: socket.socket
 ) -> None:
     sqlite_file.create(database, MAX_EXACT_INDEX + 1)
@@ -173,9 +175,7 @@ def test_an_invalid_setting_ends_the_server_with_78(database: Path) -> None:
     assert not database.exists()
 
 
-def test_a_port_that_is_taken_ends_the_server_with_78(
-    database: Path, listener: socket.socket
-) -> None:
+def test_a_port_in_use_ends_the_server_with_78(database: Path, listener: socket.socket) -> None:
     port = str(listener.getsockname()[1])
     with ServerProcess(database, settings={"FIB_PORT": port}) as server:
         assert server.wait() == EXIT_SETTINGS_INVALID
@@ -194,7 +194,7 @@ def test_an_unexpected_error_is_logged_and_ends_the_server(
         assert "RuntimeError: nobody has foreseen this" in server.log.text
 
 
-def test_a_thread_that_does_not_end_keeps_no_invalid_server(
+def test_a_hanging_thread_does_not_keep_an_invalid_server(
     database: Path, listener: socket.socket
 ) -> None:
     command = variant(has_a_thread_that_does_not_end)

@@ -148,7 +148,7 @@ async def test_a_read_of_a_shared_store_waits_for_its_reply() -> None:
 
 
 @in_a_loop
-async def test_a_number_at_hand_is_not_computed_again() -> None:
+async def test_a_precomputed_number_is_not_computed_again() -> None:
     for stood, used in ((0, True), (5, False)):
         near = Sequence(stood)
         async with Service(Settings.from_environ({}), Opener(), near=lambda: near) as service:  # noqa: B023
@@ -157,7 +157,7 @@ async def test_a_number_at_hand_is_not_computed_again() -> None:
             assert service.stepper.sequence.index == 0
 
 
-def test_a_store_that_can_not_be_used_yet_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unavailable_store_is_retried(caplog: pytest.LogCaptureFixture) -> None:
     """Each reason is logged once."""
     full, locked = (
         StoreUnavailableError("fibcore.db", "The disk is full."),
@@ -182,7 +182,7 @@ def test_a_store_that_can_not_be_used_yet_is_tried_again(caplog: pytest.LogCaptu
 
 
 @in_a_loop
-async def test_a_service_that_waits_for_its_store_can_be_stopped() -> None:
+async def test_a_service_waiting_for_its_store_can_be_stopped() -> None:
     full = StoreUnavailableError("fibcore.db", "The disk is full.")
     opener = Opener(*[full] * 1_000_000)
     async with service_of(opener) as service:
@@ -192,14 +192,14 @@ async def test_a_service_that_waits_for_its_store_can_be_stopped() -> None:
 
 
 @in_a_loop
-async def test_a_database_that_is_invalid_is_not_tried_again() -> None:
+async def test_an_invalid_database_is_not_retried() -> None:
     with pytest.raises(DatabaseInvalidError):
         async with service_of(Opener(DatabaseInvalidError("fibcore.db", "It is corrupt."))):
             pass
 
 
 @in_a_loop
-async def test_a_database_found_invalid_at_a_later_try_is_invalid() -> None:
+async def test_a_database_found_invalid_on_a_retry_is_invalid() -> None:
     errors = (
         StoreUnavailableError("fibcore.db", "The disk is full."),
         DatabaseInvalidError("fibcore.db", "It is corrupt."),
@@ -247,7 +247,7 @@ async def test_a_stop_answers_waiting_steps_and_closes_the_store() -> None:
 
 
 @pytest.mark.proves("commit", "a stop, on a disk that does not finish")
-def test_a_stop_does_not_wait_for_a_commit_without_end(
+def test_a_stop_does_not_wait_for_a_hanging_commit(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk does not finish it."""
@@ -270,7 +270,7 @@ def test_a_stop_does_not_wait_for_a_commit_without_end(
 
 
 @in_a_loop
-async def test_the_event_loop_goes_on_while_a_store_is_tried_again() -> None:
+async def test_retrying_a_store_does_not_block_the_event_loop() -> None:
     tried, may_open = threading.Event(), threading.Event()
     opener = Opener(StoreUnavailableError("fibcore.db", "It is locked."))
 

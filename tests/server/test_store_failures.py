@@ -23,9 +23,7 @@ pytestmark = pytest.mark.processes
 # When the store fails
 
 
-def test_a_commit_that_fails_ends_the_server_with_74(
-    database: Path, listener: socket.socket
-) -> None:
+def test_a_failed_commit_ends_the_server_with_74(database: Path, listener: socket.socket) -> None:
     """Its steps are not answered."""
     with serving(database, listener) as server:
         server.client.get("/next")
@@ -40,7 +38,7 @@ def test_a_commit_that_fails_ends_the_server_with_74(
         assert server.client.get("/next").index == 10
 
 
-def test_without_disk_space_a_step_is_unanswered_and_none_is_lost(
+def test_without_disk_space_a_step_is_unanswered_but_none_is_lost(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
@@ -66,7 +64,7 @@ def test_without_disk_space_a_step_is_unanswered_and_none_is_lost(
     "its inodes are used up, or it fails, at the lock file",
     "the server, and the standby, say so and try again",
 )
-def test_no_space_for_the_lock_file_is_tried_again(
+def test_a_lack_of_space_for_the_lock_file_is_retried(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
     """Until then both answer 503."""
@@ -93,9 +91,7 @@ def test_no_space_for_the_lock_file_is_tried_again(
                 assert server.log.text.count("No space left on device") == 1
 
 
-def test_an_error_that_can_not_pass_would_end_the_server(
-    tmp_path: Path, small_disk: SmallDisk
-) -> None:
+def test_a_permanent_error_would_end_the_server(tmp_path: Path, small_disk: SmallDisk) -> None:
     """The control of the test above."""
     with small_disk(tmp_path / "disk", inodes=1) as disk:
         program = (

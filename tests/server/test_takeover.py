@@ -66,7 +66,7 @@ def test_a_standby_takes_over_after_kill_9_and_refuses_nobody(
     "a program keeps a read transaction open, and the server is killed",
     "the standby serves; the WAL, which can't begin anew, is written again and synced",
 )
-def test_a_standby_takes_over_beside_a_program_that_goes_on_reading(
+def test_a_standby_takes_over_beside_a_program_that_keeps_reading(
     database: Path, listener: socket.socket
 ) -> None:
     with server_and_standby(database, listener) as (server, _):
@@ -81,7 +81,7 @@ def test_a_standby_takes_over_beside_a_program_that_goes_on_reading(
 
 
 @pytest.mark.proves("2", "a key is answered with the step that it made after `kill -9`")
-def test_a_key_is_answered_after_kill_9_with_the_step_that_it_made(
+def test_after_kill_9_a_key_gets_the_number_of_its_step(
     database: Path, listener: socket.socket
 ) -> None:
     key = {"Idempotency-Key": '"0:abcdefghijklmnop"'}
@@ -131,7 +131,7 @@ def test_a_standby_accepts_nothing_and_has_no_database_open(
     "2", "a standby ends when it is told to, whichever of its threads takes the signal"
 )
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_standby_ends_whichever_thread_takes_the_signal(
+def test_a_standby_exits_whichever_thread_gets_the_signal(
     database: Path, listener: socket.socket, end: signal.Signals
 ) -> None:
     """The kernel gives one that comes with SIGCONT to another than the main one, say."""
@@ -189,7 +189,7 @@ def test_a_standby_takes_over_without_computing_the_number(
             assert answer.body == digits_of(1_000_001)
 
 
-def test_without_a_number_at_hand_it_would_be_computed(
+def test_without_a_precomputed_number_a_takeover_would_compute_it(
     database: Path, listener: socket.socket
 ) -> None:
     """The control of the test above."""

@@ -107,7 +107,7 @@ def test_a_defect_can_be_planted(name: str) -> None:
 
 
 @pytest.mark.proves("simulation", "a failing seed is shrunk to the fewest faults and clients")
-def test_a_failing_seed_is_shrunk_to_what_still_fails(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_seed_is_shrunk_while_it_still_fails(capsys: pytest.CaptureFixture[str]) -> None:
     name = "a_lost_reply_counts_as_undone"
     with planted(name):
         plans = map(BUGS[name].plan_of, range(SEARCHED))
@@ -126,7 +126,7 @@ def test_a_failing_seed_is_shrunk_to_what_still_fails(capsys: pytest.CaptureFixt
     assert "begins" in output
 
 
-def test_an_error_of_the_simulation_itself_is_found_with_its_seed(
+def test_an_error_of_the_simulation_itself_is_reported_with_its_seed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(_: object) -> int:

@@ -33,7 +33,7 @@ def test_the_budget_counts_a_number_that_several_answers_share_once() -> None:
         assert budget.used == left
 
 
-def test_equal_digits_that_are_two_objects_are_counted_twice() -> None:
+def test_equal_digits_in_two_objects_are_counted_twice() -> None:
     budget = Budget(10 * LONG)
     one, other = bytes(bytearray(LONG)), bytes(bytearray(LONG))
     budget.hold(one)
@@ -51,7 +51,7 @@ def test_short_numbers_are_not_counted_and_always_fit() -> None:
     assert budget.used == 0
 
 
-def test_what_reaches_the_limit_fits_and_no_byte_more() -> None:
+def test_exactly_the_limit_fits_and_one_byte_more_does_not() -> None:
     budget = Budget(2 * LONG)
     assert budget.fits(2 * LONG)
     assert not budget.fits(2 * LONG + 1)
@@ -60,7 +60,7 @@ def test_what_reaches_the_limit_fits_and_no_byte_more() -> None:
     assert not budget.fits(LONG + 1)
 
 
-def test_digits_that_are_held_already_fit_a_full_budget() -> None:
+def test_digits_that_are_already_held_fit_a_full_budget() -> None:
     budget = Budget(LONG)
     digits = bytes(LONG)
     assert budget.fits_shared(digits)
@@ -69,7 +69,7 @@ def test_digits_that_are_held_already_fit_a_full_budget() -> None:
     assert not budget.fits_shared(bytes(bytearray(LONG)))
 
 
-def test_half_of_the_budget_may_be_lent_and_leaves_less_for_answers() -> None:
+def test_up_to_half_of_the_budget_is_lent_and_leaves_less_for_answers() -> None:
     budget = Budget(4 * LONG)
     assert not budget.lend(2 * LONG + 1)
     assert budget.lend(2 * LONG)
@@ -87,7 +87,7 @@ def test_half_of_the_budget_may_be_lent_and_leaves_less_for_answers() -> None:
     assert not budget.lend(1)
 
 
-def test_the_most_that_was_held_is_known_until_it_is_set_back() -> None:
+def test_the_maximum_is_kept_until_it_is_reset() -> None:
     budget = Budget(4 * LONG)
     digits = bytes(LONG)
     budget.hold(digits)
@@ -97,7 +97,7 @@ def test_the_most_that_was_held_is_known_until_it_is_set_back() -> None:
 
 @pytest.mark.proves("6", "the pace of 503, and…")
 @in_a_loop
-async def test_so_many_are_shed_at_once_and_the_others_in_their_turn() -> None:
+async def test_a_burst_is_shed_at_once_and_the_rest_in_order() -> None:
     pace = ShedPace(limit=2 * SHED_AT_ONCE)
     shed: list[int] = []
     turns: list[int] = []
@@ -120,7 +120,7 @@ async def test_so_many_are_shed_at_once_and_the_others_in_their_turn() -> None:
 
 
 @in_a_loop
-async def test_who_asks_again_when_shed_has_no_turn_before_the_others() -> None:
+async def test_a_retry_after_shedding_goes_to_the_end_of_the_queue() -> None:
     pace = ShedPace(limit=2)
     shed: list[str] = []
     done = asyncio.Event()
@@ -148,7 +148,7 @@ async def test_who_asks_again_when_shed_has_no_turn_before_the_others() -> None:
     "where it does",
 )
 @in_a_loop
-async def test_where_as_many_wait_as_may_the_next_is_shed_at_once() -> None:
+async def test_past_the_bound_on_waiting_clients_the_next_is_shed_at_once() -> None:
     pace = ShedPace(limit=1)
     shed: list[int] = []
     for number in range(SHED_AT_ONCE + 2):
@@ -165,7 +165,7 @@ async def test_without_max_shed_nobody_waits_for_a_503() -> None:
     assert shed == [*range(SHED_AT_ONCE + 1)]
 
 
-def test_after_a_pause_so_many_are_shed_at_once_again() -> None:
+def test_after_a_pause_another_burst_is_shed_at_once() -> None:
     with closing(Loop()) as loop:
         pace = Admission(max_waiting=1, max_in_flight=1, max_shed=1).pace
         for _ in range(2):
@@ -179,7 +179,7 @@ def test_after_a_pause_so_many_are_shed_at_once_again() -> None:
             loop.pass_time(1)
 
 
-def test_a_thousand_a_second_are_shed() -> None:
+def test_a_thousand_per_second_are_shed() -> None:
     with closing(Loop()) as loop:
         pace = ShedPace(limit=5_000)
         shed: list[int] = []
@@ -201,7 +201,7 @@ def admission() -> Admission:
     return admission
 
 
-def test_a_step_is_let_in_while_fewer_wait_than_may(admission: Admission) -> None:
+def test_a_step_is_admitted_below_the_bound_on_waiting_steps(admission: Admission) -> None:
     admission.admit_step(1, 1)
     for _ in range(2):
         with pytest.raises(OverloadedError, match="2 steps already wait for the disk"):
@@ -236,7 +236,7 @@ def test_an_answer_is_admitted_if_it_fits_or_is_shared_or_short(admission: Admis
     assert admission.shed == dict.fromkeys(admission.shed, 0) | {"in_flight": 2}
 
 
-def test_work_is_admitted_if_what_it_takes_fits(admission: Admission) -> None:
+def test_work_is_admitted_if_its_memory_fits(admission: Admission) -> None:
     admission.admit_work(2 * LONG)
     with pytest.raises(OverloadedError, match="use all the memory"):
         admission.admit_work(4 * LONG)
@@ -252,7 +252,7 @@ def test_work_is_admitted_if_what_it_takes_fits(admission: Admission) -> None:
     ],
     ids=["work", "a step", "an answer"],
 )
-def test_what_exceeds_the_whole_bound_is_never_admitted_and_says_so(
+def test_work_larger_than_the_bound_is_never_admitted_with_that_reason(
     admission: Admission,
     admit: Callable[[Admission, int], None],
     caplog: pytest.LogCaptureFixture,

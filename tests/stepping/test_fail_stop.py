@@ -18,7 +18,7 @@ from tests.support.waiting import PATIENCE
 # The end
 
 
-def test_draining_waits_for_every_step_that_was_asked_for(loop: Loop) -> None:
+def test_draining_waits_for_every_requested_step(loop: Loop) -> None:
     with Harness(loop, blocking=True) as it:
         loop.run_until_complete(it.stepper.drain())
         it.ask("a")
@@ -75,7 +75,7 @@ def test_a_failed_commit_answers_nothing_and_ends_the_process(
         assert (it.answers, it.sequence.index) == ([], 0)
 
 
-def test_without_fail_stop_a_failed_commit_would_be_answered(
+def test_without_fail_stop_steps_of_a_failed_commit_would_be_answered(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control of the test above: it is fail-stop that it sees, not chance."""
@@ -104,7 +104,7 @@ def fail(snapshot: Snapshot, failure: Outcome, _: None) -> NoReturn:
 
 @pytest.mark.proves("5", "nothing is answered when the step is on disk and its answer fails")
 @pytest.mark.parametrize("error", [MemoryError, RecursionError])
-def test_a_committed_step_that_is_not_answered_stops_the_process(
+def test_a_committed_step_that_cannot_be_answered_ends_the_process(
     loop: Loop, error: type[Exception]
 ) -> None:
     loop.set_exception_handler(lambda *_: None)
@@ -121,7 +121,7 @@ def test_a_committed_step_that_is_not_answered_stops_the_process(
 
 
 @pytest.mark.proves("5", "nothing is answered when the step is on disk…")
-def test_what_fails_between_a_commit_and_its_answers_stops_the_process(
+def test_an_error_between_a_commit_and_its_answers_ends_the_process(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Harness(loop) as it:
@@ -131,7 +131,7 @@ def test_what_fails_between_a_commit_and_its_answers_stops_the_process(
         assert [type(each) for each in it.failures] == [MemoryError]
 
 
-def test_steps_that_no_commit_takes_up_are_seen_to_wait(
+def test_steps_that_no_commit_picks_up_are_reported_as_waiting(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop.set_exception_handler(lambda *_: None)
@@ -152,7 +152,7 @@ def test_steps_that_no_commit_takes_up_are_seen_to_wait(
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_the_status_says_whether_the_next_process_may_go_on(
+def test_the_exit_status_tells_whether_the_next_process_may_serve(
     error: BaseException, status: int, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may resume, or is to wait for a person."""
@@ -163,7 +163,7 @@ def test_the_status_says_whether_the_next_process_may_go_on(
 
 
 @pytest.mark.processes
-def test_a_commit_that_hangs_keeps_no_process_from_ending() -> None:
+def test_a_hanging_commit_does_not_keep_a_process_from_exiting() -> None:
     program = """
         import asyncio, threading
         from fibcore import Sequence

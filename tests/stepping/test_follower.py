@@ -42,7 +42,7 @@ class Server:
             assert self._looked.acquire(timeout=PATIENCE)
 
 
-def test_a_standby_has_the_number_at_hand_where_the_server_is() -> None:
+def test_a_standby_precomputes_the_number_of_the_server() -> None:
     server = Server(1_000)
     follower = Follower(server.peek)
     follower.start()
@@ -56,7 +56,7 @@ def test_a_standby_has_the_number_at_hand_where_the_server_is() -> None:
 
 
 @pytest.mark.parametrize("index", [None, 0, 999])
-def test_a_number_that_is_computed_in_no_time_is_not_followed(index: int | None) -> None:
+def test_short_numbers_are_not_precomputed(index: int | None) -> None:
     server = Server(index)
     follower = Follower(server.peek)
     follower.start()
@@ -64,14 +64,16 @@ def test_a_number_that_is_computed_in_no_time_is_not_followed(index: int | None)
     assert follower.stop() is None
 
 
-def test_who_never_stood_by_has_nothing_at_hand() -> None:
+def test_a_server_that_never_stood_by_has_nothing_precomputed() -> None:
     assert Follower(lambda: 5_000).stop() is None
     modular = Follower(lambda: 5_000, "uint64")
     modular.start()
     assert modular.stop() is None
 
 
-def test_a_takeover_waits_for_a_piece_of_the_way_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_takeover_waits_for_only_a_piece_of_the_computation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """However far the server has gone meanwhile."""
     server = Server(1_000)
     follower = Follower(server.peek)
@@ -97,7 +99,7 @@ def test_a_takeover_waits_for_a_piece_of_the_way_alone(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("start", [0, 1_000, 10_000_000])
-def test_what_is_a_few_additions_away_is_near(start: int) -> None:
+def test_a_few_additions_count_as_near(start: int) -> None:
     class At:
         index = start
 
@@ -110,7 +112,7 @@ def test_what_is_a_few_additions_away_is_near(start: int) -> None:
 
 
 @pytest.mark.parametrize("ahead", [0, 1, ADDITIONS, ADDITIONS + 1, 30_000])
-def test_a_sequence_is_brought_to_an_index_however_far_ahead(ahead: int) -> None:
+def test_a_sequence_is_moved_to_an_index_however_far_ahead(ahead: int) -> None:
     sequence = Sequence(1_000)
     advance_to(sequence, 1_000 + ahead)
     assert (sequence.index, sequence.current) == (1_000 + ahead, digits_of(1_000 + ahead))

@@ -13,7 +13,7 @@ from tests.support.stepper_harness import Harness
 FULL = KeysUnavailableError("x", "it is full")
 
 
-def test_a_key_is_answered_with_the_step_that_it_made(loop: Loop) -> None:
+def test_a_key_gets_the_number_of_its_step(loop: Loop) -> None:
     with Harness(loop) as it:
         it.ask("a", key=key(1))
         it.ask("b")
@@ -48,7 +48,7 @@ def test_a_key_whose_step_is_under_way_is_outstanding(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_of_steps_with_one_key_that_wait_together_one_is_made(loop: Loop, shared: bool) -> None:
+def test_of_waiting_steps_with_the_same_key_one_is_made(loop: Loop, shared: bool) -> None:
     with Harness(loop, shared=shared) as it:
         it.ask("a", "b", key=key(1))
         it.ask("c")
@@ -62,7 +62,7 @@ def test_of_steps_with_one_key_that_wait_together_one_is_made(loop: Loop, shared
         ]
 
 
-def test_the_condition_of_a_new_key_decides_and_that_of_a_known_one_does_not(loop: Loop) -> None:
+def test_a_condition_decides_for_a_new_key_but_not_for_a_known_one(loop: Loop) -> None:
     with Harness(loop) as it:
         for name, number, index in (("a", 1, 0), ("b", 1, 0), ("c", 2, 0), ("d", 2, 1)):
             it.ask(name, key=key(number), condition=lambda at, index=index: at == index)  # type: ignore[misc]
@@ -75,7 +75,7 @@ def test_the_condition_of_a_new_key_decides_and_that_of_a_known_one_does_not(loo
         ]
 
 
-def test_a_made_step_is_answered_at_the_largest_index(loop: Loop) -> None:
+def test_at_the_largest_index_a_known_key_gets_its_number(loop: Loop) -> None:
     with Harness(loop, max_index=1) as it:
         it.ask("a", key=key(1))
         loop.settle()
@@ -85,7 +85,7 @@ def test_a_made_step_is_answered_at_the_largest_index(loop: Loop) -> None:
         assert it.answers[1:] == [("b", 1, Repeated(1)), ("c", 1, Failure.EXHAUSTED)]
 
 
-def test_a_key_that_nobody_can_know_is_neither_new_nor_answered(loop: Loop) -> None:
+def test_a_dropped_key_and_one_ahead_are_neither_new_nor_answered(loop: Loop) -> None:
     with Harness(loop, 3) as it:
         it.store.kept.dropped = 2
         it.ask("old", key=key(1, since=1))
@@ -99,7 +99,7 @@ def test_a_key_that_nobody_can_know_is_neither_new_nor_answered(loop: Loop) -> N
         ]
 
 
-def test_a_store_that_can_keep_no_keys_makes_the_other_steps(loop: Loop) -> None:
+def test_a_store_that_cannot_keep_keys_makes_steps_without_keys(loop: Loop) -> None:
     with Harness(loop, blocking=True) as it:
         it.ask("a", key=key(1))
         it.ask("b")
@@ -113,7 +113,7 @@ def test_a_store_that_can_keep_no_keys_makes_the_other_steps(loop: Loop) -> None
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_it_is_logged_once_that_a_store_keeps_no_keys_until_it_does_again(
+def test_that_keys_cannot_be_kept_is_logged_once(
     loop: Loop, caplog: pytest.LogCaptureFixture, shared: bool
 ) -> None:
     with Harness(loop, shared=shared) as it:
@@ -135,7 +135,7 @@ def test_a_batch_has_a_bounded_number_of_keys(loop: Loop, monkeypatch: pytest.Mo
         assert [index for _, index, _ in it.answers] == list(range(1, 28))
 
 
-def test_a_step_does_not_wait_behind_keys_that_are_asked_for_again_and_again(loop: Loop) -> None:
+def test_a_step_does_not_wait_behind_repeated_keys(loop: Loop) -> None:
     with Harness(loop) as it:
         it.ask("a", key=key(1))
         loop.settle()
@@ -156,7 +156,7 @@ def test_a_step_does_not_wait_behind_keys_that_are_asked_for_again_and_again(loo
 # A store that others step, too.
 
 
-def test_a_step_that_another_node_has_made_is_answered(loop: Loop) -> None:
+def test_a_step_made_by_another_node_is_answered(loop: Loop) -> None:
     with Harness(loop, 5, shared=True) as it:
         it.store.index = 9
         it.store.kept.add(8, {key(1, since=5).digest: 7})
@@ -184,7 +184,7 @@ def test_a_failed_condition_is_reported_once_the_key_is_known_to_be_new(loop: Lo
         assert it.store.index == 9
 
 
-def test_a_new_key_at_the_largest_index_gets_that_as_its_answer(loop: Loop) -> None:
+def test_a_new_key_at_the_largest_index_is_rejected_for_that(loop: Loop) -> None:
     with Harness(loop, 5, shared=True, max_index=9) as it:
         it.store.index = 9
         it.ask("a", key=key(1, since=5))
@@ -192,7 +192,7 @@ def test_a_new_key_at_the_largest_index_gets_that_as_its_answer(loop: Loop) -> N
         assert it.answers == [("a", 9, Failure.EXHAUSTED)]
 
 
-def test_a_key_is_released_when_the_store_is_unavailable(loop: Loop) -> None:
+def test_an_unavailable_store_releases_the_keys_of_waiting_steps(loop: Loop) -> None:
     with Harness(loop, 5, shared=True) as it:
         it.store.error = DOWN
         it.ask("a", key=key(1))

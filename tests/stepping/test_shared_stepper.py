@@ -7,7 +7,7 @@ from tests.support.connections import Loop
 from tests.support.stepper_harness import Harness
 
 
-def test_steps_that_wait_share_a_batch_numbered_at_its_commit(loop: Loop) -> None:
+def test_waiting_steps_share_a_batch_that_is_numbered_by_its_commit(loop: Loop) -> None:
     with Harness(loop, 10, shared=True, blocking=True) as it:
         it.ask("a", "b", "c")
         loop.settle()
@@ -17,7 +17,7 @@ def test_steps_that_wait_share_a_batch_numbered_at_its_commit(loop: Loop) -> Non
         assert it.answers == [("a", 16, None), ("b", 17, None), ("c", 18, None)]
 
 
-def test_reads_that_wait_share_one_question(loop: Loop) -> None:
+def test_waiting_reads_share_one_query(loop: Loop) -> None:
     with Harness(loop, 10, shared=True, blocking=True) as it:
         it.read()
         loop.settle()
@@ -32,7 +32,7 @@ def test_reads_that_wait_share_one_question(loop: Loop) -> None:
         assert it.store.asked == [(0, None), (0, None)]
 
 
-def test_a_read_that_comes_after_a_question_waits_for_the_next(loop: Loop) -> None:
+def test_a_read_that_arrives_after_a_query_waits_for_the_next(loop: Loop) -> None:
     with Harness(loop, shared=True, blocking=True) as it:
         it.ask("a")
         loop.settle()
@@ -44,7 +44,7 @@ def test_a_read_that_comes_after_a_question_waits_for_the_next(loop: Loop) -> No
         assert it.looks == [2]
 
 
-def test_reads_and_steps_that_wait_together_cost_one_question(loop: Loop) -> None:
+def test_waiting_reads_and_steps_share_one_request_to_the_store(loop: Loop) -> None:
     with Harness(loop, 5, shared=True) as it:
         it.read()
         it.ask("a", "b")

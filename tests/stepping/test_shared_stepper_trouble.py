@@ -27,7 +27,7 @@ LOOSE: Final = DurabilityWarning("appendonly=no", Risk.RESTART)
 # Trouble
 
 
-def test_a_node_that_is_cut_off_says_so_and_tries_each_second(loop: Loop) -> None:
+def test_a_cut_off_node_is_unavailable_and_retries_every_second(loop: Loop) -> None:
     with Harness(loop, 3, shared=True) as it:
         it.store.error = DOWN
         it.ask("a", "b")
@@ -59,7 +59,7 @@ def test_a_node_that_is_cut_off_says_so_and_tries_each_second(loop: Loop) -> Non
         assert it.store.index == 8
 
 
-def test_while_a_reply_is_missing_its_own_steps_alone_wait(loop: Loop) -> None:
+def test_while_a_reply_is_missing_only_its_own_steps_wait(loop: Loop) -> None:
     """All others are answered that the store can't be used."""
     with Harness(loop, shared=True, blocking=True) as it:
         it.read()
@@ -91,7 +91,7 @@ def test_while_a_reply_is_missing_its_own_steps_alone_wait(loop: Loop) -> None:
         assert it.looks == [None] * 3
 
 
-def test_a_reply_that_comes_is_not_missed(loop: Loop) -> None:
+def test_a_reply_that_arrives_is_not_missed(loop: Loop) -> None:
     with Harness(loop, shared=True) as it:
         it.ask("a")
         loop.pass_time(MINUTE)
@@ -106,7 +106,7 @@ def test_a_reply_that_comes_is_not_missed(loop: Loop) -> None:
             assert it.stepper.problem is DOWN
 
 
-def test_all_who_wait_are_notified_of_trouble_once_and_in_order(loop: Loop) -> None:
+def test_all_waiting_requests_get_a_problem_once_and_in_order(loop: Loop) -> None:
     with Harness(loop, shared=True, blocking=True) as it:
         it.ask("a", "b", "c")
         loop.settle()
@@ -120,7 +120,7 @@ def test_all_who_wait_are_notified_of_trouble_once_and_in_order(loop: Loop) -> N
         assert drained.done()
 
 
-def test_trouble_is_logged_when_it_is_another_and_so_is_its_end(
+def test_each_new_problem_and_its_end_are_logged(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -147,7 +147,7 @@ def test_trouble_is_logged_when_it_is_another_and_so_is_its_end(
 # Weaknesses
 
 
-def test_what_the_store_is_weak_in_is_logged_when_it_is_new(
+def test_each_new_weakness_of_the_store_is_logged(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Harness(loop, shared=True, warnings=(UNSYNCED,)) as it:
@@ -167,7 +167,7 @@ def test_what_the_store_is_weak_in_is_logged_when_it_is_new(
 # Reads
 
 
-def test_reads_join_a_question_while_each_turn_brings_many(loop: Loop) -> None:
+def test_reads_join_a_query_while_each_turn_brings_many(loop: Loop) -> None:
     with Harness(loop, shared=True) as it:
 
         def look_in_each_turn(count: int) -> None:
@@ -185,7 +185,7 @@ def test_reads_join_a_question_while_each_turn_brings_many(loop: Loop) -> None:
 # Conditions
 
 
-def test_a_condition_binds_its_own_batch_alone(loop: Loop) -> None:
+def test_a_condition_applies_only_to_its_own_batch(loop: Loop) -> None:
     with Harness(loop, 5, shared=True) as it:
         it.ask("a", condition=lambda _: True)
         loop.settle()
@@ -212,7 +212,7 @@ def test_a_store_at_the_largest_index_makes_no_step(loop: Loop) -> None:
         assert len(it.store.asked) == 1
 
 
-def test_steps_tried_again_come_before_those_that_came_since(loop: Loop) -> None:
+def test_retried_steps_come_before_later_ones(loop: Loop) -> None:
     with Harness(loop, shared=True, blocking=True) as it:
         it.ask("a", "b", condition=lambda _: True)
         it.ask("free")
@@ -237,14 +237,14 @@ def test_steps_tried_again_come_before_those_that_came_since(loop: Loop) -> None
 # The end
 
 
-def test_a_node_that_has_been_asked_nothing_can_be_closed(loop: Loop) -> None:
+def test_an_idle_node_can_be_closed(loop: Loop) -> None:
     with Harness(loop, shared=True) as it:
         it.stepper.close()
         assert it.store.did == ["closed"]
 
 
 @pytest.mark.parametrize("is_told_in_time", [True, False])
-def test_a_node_that_is_closed_in_trouble_tries_nothing_more(
+def test_a_node_closed_while_unavailable_retries_nothing(
     loop: Loop, caplog: pytest.LogCaptureFixture, is_told_in_time: bool
 ) -> None:
     with Harness(loop, shared=True, blocking=True) as it:
@@ -265,7 +265,7 @@ def test_a_node_that_is_closed_in_trouble_tries_nothing_more(
 
 
 @pytest.mark.parametrize("steps", [0, 1])
-def test_a_store_that_has_fallen_back_stops_the_node(loop: Loop, steps: int) -> None:
+def test_a_fallen_index_stops_the_node(loop: Loop, steps: int) -> None:
     with Harness(loop, 5, shared=True, start=9) as it:
         if steps:
             it.ask("a")
@@ -277,7 +277,7 @@ def test_a_store_that_has_fallen_back_stops_the_node(loop: Loop, steps: int) -> 
         assert (it.answers, it.looks) == ([], [])
 
 
-def test_an_error_that_says_nothing_of_the_batch_stops_the_node(loop: Loop) -> None:
+def test_an_error_that_leaves_the_batch_unknown_stops_the_node(loop: Loop) -> None:
     with Harness(loop, shared=True) as it:
         it.store.error = MemoryError()
         it.ask("a")
@@ -287,7 +287,7 @@ def test_an_error_that_says_nothing_of_the_batch_stops_the_node(loop: Loop) -> N
         assert (it.answers, it.looks) == ([], [])
 
 
-def test_who_can_not_be_told_what_was_read_stops_the_node(loop: Loop) -> None:
+def test_a_read_that_cannot_be_answered_stops_the_node(loop: Loop) -> None:
     error = ValueError("it can't be delivered")
 
     def fail(_: Snapshot | None) -> NoReturn:

@@ -25,7 +25,7 @@ def blocking(request: pytest.FixtureRequest, loop: Loop) -> Harness:
 
 
 @pytest.mark.proves("1", "nothing is answered or shown before its commit")
-def test_nothing_is_answered_or_shown_before_its_commit(blocking: Harness, loop: Loop) -> None:
+def test_no_step_is_answered_or_shown_before_its_commit(blocking: Harness, loop: Loop) -> None:
     with blocking as it:
         it.ask("a", "b")
         loop.settle()
@@ -49,7 +49,7 @@ def test_nothing_is_answered_or_shown_before_its_commit(blocking: Harness, loop:
         ([16] + [1] * 10, 17),
     ],
 )
-def test_steps_that_come_beside_many_join_their_batch(
+def test_steps_that_arrive_among_many_join_their_batch(
     blocking: Harness, loop: Loop, counts: list[int], batch: int
 ) -> None:
     with blocking as it:
@@ -69,7 +69,9 @@ def test_steps_that_come_beside_many_join_their_batch(
 
 
 @pytest.mark.proves("commit", "more steps")
-def test_steps_that_come_during_a_commit_share_the_next_one(blocking: Harness, loop: Loop) -> None:
+def test_steps_that_arrive_during_a_commit_share_the_next_one(
+    blocking: Harness, loop: Loop
+) -> None:
     with blocking as it:
         it.ask("a")
         loop.settle()
@@ -85,7 +87,9 @@ def test_steps_that_come_during_a_commit_share_the_next_one(blocking: Harness, l
         assert it.answers[1:] == [("b", 2, None), ("c", 3, None), ("d", 4, None)]
 
 
-def test_a_step_asked_for_by_an_answer_is_in_the_next_commit(blocking: Harness, loop: Loop) -> None:
+def test_a_step_requested_after_an_answer_is_in_the_next_commit(
+    blocking: Harness, loop: Loop
+) -> None:
     with blocking as it:
 
         def answer_and_ask(snapshot: Snapshot, failure: Outcome, name: str) -> None:
@@ -112,7 +116,7 @@ def test_reads_during_a_commit_show_the_committed_snapshot(loop: Loop) -> None:
         assert (snapshot.index, snapshot.current) == (30_000, digits_of(30_000))
 
 
-def test_the_waits_the_commits_and_their_sizes_are_counted(blocking: Harness, loop: Loop) -> None:
+def test_waits_commits_and_batch_sizes_are_counted(blocking: Harness, loop: Loop) -> None:
     with blocking as it:
         assert it.stepper.stalled_for() == 0.0
         it.ask("a")
@@ -136,7 +140,7 @@ def test_the_waits_the_commits_and_their_sizes_are_counted(blocking: Harness, lo
         assert (waits.total, sum(waits.counts)) == (3.0 + 0.5, 2)
 
 
-def test_the_thread_that_commits_is_known_by_its_name(loop: Loop) -> None:
+def test_the_committing_thread_has_a_name(loop: Loop) -> None:
     with Harness(loop, blocking=True) as it:
         it.ask("a")
         loop.settle()
@@ -146,7 +150,7 @@ def test_the_thread_that_commits_is_known_by_its_name(loop: Loop) -> None:
 # Bounds
 
 
-def test_a_step_past_the_bound_on_waiting_ones_is_shed(loop: Loop) -> None:
+def test_a_step_past_the_bound_on_waiting_steps_is_shed(loop: Loop) -> None:
     with Harness(loop, blocking=True, max_waiting=3) as it:
         it.ask("a")
         loop.settle()
@@ -168,7 +172,7 @@ def test_a_step_past_the_bound_on_waiting_ones_is_shed(loop: Loop) -> None:
     "bytes in flight: those that wait are counted with the bytes that they will be",
 )
 @pytest.mark.parametrize("steps", [0, 1])
-def test_the_bound_on_bytes_goes_with_the_length_of_the_numbers(loop: Loop, steps: int) -> None:
+def test_the_bound_on_bytes_counts_the_length_of_the_numbers(loop: Loop, steps: int) -> None:
     start = crossing(UNCOUNTED_DIGITS - 2) - steps
     with Harness(loop, start, max_in_flight=1) as it:
         it.ask(*["a"] * steps)
@@ -180,7 +184,7 @@ def test_the_bound_on_bytes_goes_with_the_length_of_the_numbers(loop: Loop, step
 # Failures
 
 
-def test_each_condition_is_given_the_index_it_starts_from(loop: Loop) -> None:
+def test_each_condition_gets_the_index_before_its_step(loop: Loop) -> None:
     with Harness(loop, 7) as it:
         asked: list[int] = []
 
@@ -198,7 +202,7 @@ def test_each_condition_is_given_the_index_it_starts_from(loop: Loop) -> None:
 
 
 @pytest.mark.proves("commit", "conditions")
-def test_a_condition_on_the_batch_before_is_met_by_its_commit(loop: Loop) -> None:
+def test_a_condition_on_an_index_under_way_is_met_by_its_commit(loop: Loop) -> None:
     with Harness(loop, blocking=True) as it:
         it.ask("a")
         loop.settle()

@@ -19,7 +19,7 @@ from web.service import Service
 FAR = 300_000_000
 
 
-def test_a_node_that_nobody_asks_asks_its_store_every_second(loop: Loop) -> None:
+def test_an_idle_node_queries_its_store_every_second(loop: Loop) -> None:
     with Harness(loop, 5, shared=True) as it:
         loop.pass_time(3 * ASK_SECONDS)
         assert it.store.asked == [(0, None)] * 3
@@ -30,7 +30,7 @@ def test_a_node_that_nobody_asks_asks_its_store_every_second(loop: Loop) -> None
 
 
 @pytest.mark.proves("shared", "a node that is asked asks nothing more, and one question at a time")
-def test_a_node_that_is_asked_asks_nothing_more(loop: Loop) -> None:
+def test_a_busy_node_makes_no_extra_queries(loop: Loop) -> None:
     with Harness(loop, 5, shared=True) as it:
         for _ in range(4):
             it.read()
@@ -41,7 +41,7 @@ def test_a_node_that_is_asked_asks_nothing_more(loop: Loop) -> None:
 
 
 @pytest.mark.proves("shared", "a node that is asked…")
-def test_a_question_that_nobody_waits_for_is_the_only_one_under_way(loop: Loop) -> None:
+def test_only_one_extra_query_is_under_way(loop: Loop) -> None:
     """Who comes meanwhile waits for the next one, and a stop for both."""
     with Harness(loop, 5, shared=True, blocking=True) as it:
         loop.pass_time(2 * ASK_SECONDS)
@@ -59,7 +59,7 @@ def test_a_question_that_nobody_waits_for_is_the_only_one_under_way(loop: Loop) 
         assert (it.answers, it.looks) == ([("a", 6, None)], [6])
 
 
-def test_trouble_is_found_though_nobody_asks(loop: Loop) -> None:
+def test_an_idle_node_notices_a_problem(loop: Loop) -> None:
     with Harness(loop, 5, shared=True) as it:
         it.store.error = DOWN
         loop.pass_time(ASK_SECONDS)
@@ -72,7 +72,7 @@ def test_trouble_is_found_though_nobody_asks(loop: Loop) -> None:
 
 
 @pytest.mark.proves("shared", "a node that nobody asks…")
-def test_what_is_shown_is_none_once_replies_stay_away(loop: Loop) -> None:
+def test_without_replies_no_index_is_shown(loop: Loop) -> None:
     with Harness(loop, 5, shared=True, blocking=True) as it:
         loop.pass_time(OVERDUE_SECONDS)
         assert it.stepper.recent is not None
@@ -83,7 +83,7 @@ def test_what_is_shown_is_none_once_replies_stay_away(loop: Loop) -> None:
 @pytest.mark.proves(
     "shared", "after a batch in doubt no older index is shown than a few seconds ago, or none"
 )
-def test_the_index_of_a_batch_that_was_long_in_doubt_is_not_shown_as_recent(loop: Loop) -> None:
+def test_an_index_that_was_long_in_doubt_is_not_shown_as_recent(loop: Loop) -> None:
     """The batch was committed when it was sent; others have stepped since, and their steps show."""
     with Harness(loop, 5, shared=True, blocking=True) as it:
         it.ask("a")
@@ -134,7 +134,7 @@ def test_a_batch_that_finds_an_index_past_the_largest_is_unavailable(loop: Loop)
 
 
 @pytest.mark.proves("shared", "while a far number is computed, that is the reason that is given")
-def test_while_a_far_number_is_computed_that_is_the_reason(
+def test_while_a_distant_number_is_computed_that_is_the_reason(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And when it is there, the reply that led to it is an old one."""

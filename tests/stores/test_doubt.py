@@ -240,7 +240,7 @@ def stack() -> Iterator[ExitStack]:
     "answer: it is asked until it is known",
 )
 @pytest.mark.parametrize(("place", "refuse", "reason", "allow"), CASES, indirect=["place"])
-def test_a_refusal_after_a_batch_was_sent_is_no_answer(
+def test_a_refusal_after_a_batch_was_sent_leaves_it_in_doubt(
     place: Place, refuse: str, reason: str, allow: str, stack: ExitStack
 ) -> None:
     it = Doubt(place, stack)
@@ -261,7 +261,7 @@ def test_a_refusal_after_a_batch_was_sent_is_no_answer(
     [each for each in CASES if each.id == "redis: a right"],
     indirect=["place"],
 )
-def test_without_the_rule_a_refusal_would_be_told_of_steps_made(
+def test_without_that_rule_committed_steps_would_be_reported_as_refused(
     place: Place,
     refuse: str,
     reason: str,
@@ -284,7 +284,9 @@ def test_without_the_rule_a_refusal_would_be_told_of_steps_made(
 
 @pytest.mark.proves("shared", "a record that is gone…")
 @pytest.mark.parametrize("place", KINDS, indirect=True)
-def test_a_batch_whose_record_is_gone_can_not_be_known(place: Place, stack: ExitStack) -> None:
+def test_the_outcome_of_a_batch_whose_record_is_gone_is_unknown(
+    place: Place, stack: ExitStack
+) -> None:
     it = Doubt(place, stack)
     with closing(place.near.open()) as store:
         remove_records(store, all_records(store))
@@ -328,7 +330,7 @@ def _leaving_connections(monkeypatch: pytest.MonkeyPatch, impatient: None) -> No
 )
 @pytest.mark.usefixtures("_leaving_connections")
 @pytest.mark.parametrize("place", KINDS, indirect=True)
-def test_a_batch_that_arrives_after_its_process_ended_does_nothing(
+def test_a_batch_that_arrives_after_its_process_exited_is_ignored(
     place: Place, stack: ExitStack
 ) -> None:
     assert late(place, stack) == 2
@@ -339,7 +341,7 @@ def test_a_batch_that_arrives_after_its_process_ended_does_nothing(
 )
 @pytest.mark.usefixtures("_leaving_connections")
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
-def test_done_without_a_record_a_late_batch_would_be_made_twice(
+def test_without_a_record_a_late_batch_would_be_applied_twice(
     place: Place, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = redis_store.COMMIT.replace("return {'gone'}", "record = '0 0'")
@@ -448,7 +450,7 @@ RIGHTS: Final = [
     "shared", "a missing right, or a version that is too old, is found out when connecting"
 )
 @pytest.mark.parametrize(("place", "refuse"), RIGHTS, indirect=["place"])
-def test_a_right_that_is_missing_is_found_out_when_connecting(place: Place, refuse: str) -> None:
+def test_a_missing_permission_is_noticed_when_connecting(place: Place, refuse: str) -> None:
     place.run(refuse)
     far = opener_at(place.url(place.port), place.sequence)
     with pytest.raises(NoRightError):
@@ -458,7 +460,7 @@ def test_a_right_that_is_missing_is_found_out_when_connecting(place: Place, refu
 @pytest.mark.proves("shared", "a script that stops half way has moved nothing (Redis)")
 @pytest.mark.parametrize("right", ["hset", "hget", "evalsha", "time", "hincrby"])
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
-def test_a_script_that_stops_half_way_has_moved_nothing(place: Place, right: str) -> None:
+def test_a_script_that_stops_half_way_has_changed_nothing(place: Place, right: str) -> None:
     with closing(opener_at(place.url(place.port), place.sequence).open()) as store:
         place.run(f"acl setuser narrow -{right}")
         if right in ("time", "hincrby"):
@@ -472,7 +474,7 @@ def test_a_script_that_stops_half_way_has_moved_nothing(place: Place, right: str
 @pytest.mark.proves("shared", "a script that stops half…")
 @pytest.mark.parametrize("is_tried_first", [True, False], ids=["tried first", "control"])
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
-def test_a_script_that_can_not_drop_keys_has_moved_nothing(
+def test_a_script_that_cannot_drop_keys_has_changed_nothing(
     place: Place, is_tried_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: without trying first whether it may, it stops behind its writes."""
@@ -514,7 +516,7 @@ def test_with_two_writes_a_script_would_stop_between_them(
     ("index", "reached"), [(0, 7), (10**15 - 3, 10**15 + 4), (2**62, 2**62 + 7)]
 )
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
-def test_an_index_is_added_to_exactly(place: Place, index: int, reached: int) -> None:
+def test_additions_to_an_index_are_exact(place: Place, index: int, reached: int) -> None:
     place.near.set_index(index, lower=True)
     with closing(place.near.open()) as store:
         assert store.advance(7, limit=reached) == store.read() == reached

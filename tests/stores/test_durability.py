@@ -60,7 +60,7 @@ def altered(engine: Postgresql, setting: str, value: str) -> Iterator[None]:
     ("setting", "risk"),
     [("fsync", Risk.RUIN), ("full_page_writes", Risk.RUIN), ("synchronous_commit", Risk.CRASH)],
 )
-def test_postgresql_that_waits_for_no_disk_is_found_out(
+def test_postgresql_that_does_not_sync_is_reported(
     postgresql: Postgresql, setting: str, risk: Risk
 ) -> None:
     assert warnings(postgresql.url) == ()
@@ -68,7 +68,7 @@ def test_postgresql_that_waits_for_no_disk_is_found_out(
         assert warnings(postgresql.url) == (DurabilityWarning(f"{setting}=off", risk),)
 
 
-def test_what_a_role_or_a_url_sets_counts_as_well(postgresql: Postgresql) -> None:
+def test_settings_of_a_role_or_a_url_count_too(postgresql: Postgresql) -> None:
     url = f"{postgresql.url}?options=-csynchronous_commit%3Doff"
     assert warnings(url) == (DurabilityWarning("synchronous_commit=off", Risk.CRASH),)
 
@@ -96,14 +96,14 @@ def redis(engines: Engines) -> Iterator[Redis]:
         ("maxmemory-policy=allkeys-lru", Risk.EVICTION),
     ],
 )
-def test_redis_that_may_lose_steps_is_found_out(redis: Redis, setting: str, risk: Risk) -> None:
+def test_redis_that_may_lose_steps_is_reported(redis: Redis, setting: str, risk: Risk) -> None:
     redis.cli("config", "set", "maxmemory", "1gb")
     assert warnings(redis.url) == ()
     assert redis.cli("config", "set", *setting.split("=")) == "OK"
     assert warnings(redis.url) == (DurabilityWarning(setting, risk),)
 
 
-def test_redis_that_may_not_be_asked_is_said_to_be_that(redis: Redis) -> None:
+def test_redis_that_hides_its_settings_is_reported(redis: Redis) -> None:
     redis.cli("acl", "setuser", "narrow", "on", ">secret", "~*", "+@all", "-config")
     try:
         url = redis.url.replace("//", "//narrow:secret@")
@@ -115,7 +115,7 @@ def test_redis_that_may_not_be_asked_is_said_to_be_that(redis: Redis) -> None:
 
 
 @pytest.mark.proves("shared", "what fewer replicas keep than are to is not answered (Redis)")
-def test_redis_waits_for_as_many_replicas_as_it_is_to_have(redis: Redis) -> None:
+def test_redis_waits_for_the_configured_number_of_replicas(redis: Redis) -> None:
     # As it comes it waits for seconds: more of them might follow.
     assert redis.cli("config", "set", "repl-diskless-sync-delay", "0") == "OK"
     with Redis(replicaof=f"127.0.0.1 {redis.port}") as replica:
@@ -135,7 +135,7 @@ def test_redis_waits_for_as_many_replicas_as_it_is_to_have(redis: Redis) -> None
             assert reached == [2]
 
 
-def test_the_log_and_health_say_what_may_be_lost(redis: Redis, tmp_path: Path) -> None:
+def test_the_log_and_health_warn_of_what_may_be_lost(redis: Redis, tmp_path: Path) -> None:
     redis.cli("config", "set", "appendfsync", "everysec")
     said = DurabilityWarning("appendfsync=everysec", Risk.SECONDS).explain(redis.url)
     with ExitStack() as stack:
@@ -151,7 +151,7 @@ def test_the_log_and_health_say_what_may_be_lost(redis: Redis, tmp_path: Path) -
 # Passwords
 
 
-def test_a_password_is_never_said(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_password_is_never_printed(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     redis.cli("config", "set", "requirepass", "right")
     url = redis.url.replace("//", "//:wrong@")
     with pytest.raises(EngineUnavailableError) as refused:

@@ -21,7 +21,7 @@ from tests.support.waiting import PATIENCE
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 
-def test_a_sequence_is_made_on_purpose_and_once(engine: Engine, sequence: str) -> None:
+def test_a_sequence_is_created_only_on_purpose_and_once(engine: Engine, sequence: str) -> None:
     opened = opener(engine, sequence)
     for _ in range(2):
         with pytest.raises(SequenceMissingError):
@@ -36,7 +36,7 @@ def test_a_sequence_is_made_on_purpose_and_once(engine: Engine, sequence: str) -
     "shared",
     "a batch leads on from wherever the sequence stands, and not where its condition does not hold",
 )
-def test_a_batch_leads_on_from_wherever_the_sequence_stands(
+def test_a_batch_continues_from_the_index_of_the_sequence(
     made: EngineOpener, store: EngineStore
 ) -> None:
     with closing(made.open()) as other:
@@ -48,7 +48,7 @@ def test_a_batch_leads_on_from_wherever_the_sequence_stands(
 
 
 @pytest.mark.proves("shared", "a batch leads on from…")
-def test_a_batch_whose_condition_does_not_hold_moves_nothing(store: EngineStore) -> None:
+def test_a_batch_whose_condition_does_not_hold_changes_nothing(store: EngineStore) -> None:
     assert store.advance(5, limit=5) == 5
     for steps, expected, limit in ((1, 4, None), (1, 4, 100), (2, None, 6), (2, 5, 6)):
         with pytest.raises(IndexConflictError) as elsewhere:
@@ -57,7 +57,7 @@ def test_a_batch_whose_condition_does_not_hold_moves_nothing(store: EngineStore)
     assert store.advance(1, 5, 6) == 6
 
 
-def test_sequences_of_one_engine_do_not_meet(
+def test_sequences_of_one_engine_are_independent(
     engine: Engine, store: EngineStore, sequence: str
 ) -> None:
     other = opener(engine, f"{sequence}.2")
@@ -78,7 +78,7 @@ def test_an_index_is_set_higher_and_lower_only_on_purpose(made: EngineOpener) ->
 
 
 @pytest.mark.proves("shared", "each index once, from many at the same time")
-def test_what_many_step_at_once_is_each_index_once(made: EngineOpener) -> None:
+def test_concurrent_batches_get_each_index_once(made: EngineOpener) -> None:
     def step(_: int) -> list[int]:
         with closing(made.open()) as store:
             return [store.advance(1) for _ in range(50)]
@@ -95,7 +95,7 @@ def test_what_many_step_at_once_is_each_index_once(made: EngineOpener) -> None:
     "shared",
     "a reply that is lost: the batch happens once, and nothing is said of it before that is known",
 )
-def test_a_batch_whose_reply_was_lost_happens_once(
+def test_a_batch_whose_reply_was_lost_is_applied_once(
     store: EngineStore, far: EngineStore, proxy: Proxy
 ) -> None:
     assert far.advance(1) == 1
@@ -117,7 +117,7 @@ def without_identity(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.proves(
     "shared", "a reply that is lost…", control="without its identity it is made twice"
 )
-def test_without_its_identity_a_batch_is_made_twice(
+def test_without_its_identity_a_batch_is_applied_twice(
     far: EngineStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_identity(far, monkeypatch)
@@ -144,7 +144,7 @@ def links(made: EngineOpener, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple
 @pytest.mark.proves(
     "shared", "a request that arrives late, after it was asked about on another connection: once"
 )
-def test_a_batch_that_arrives_late_is_not_made_again(links: tuple[Link, Link]) -> None:
+def test_a_batch_that_arrives_late_is_not_applied_again(links: tuple[Link, Link]) -> None:
     old, new = links
     assert new.commit(FIRST) == 1
     for _ in range(2):
@@ -158,7 +158,7 @@ def test_a_batch_that_arrives_late_is_not_made_again(links: tuple[Link, Link]) -
 
 
 @pytest.mark.proves("shared", "a request that was rejected in doubt…")
-def test_a_batch_that_was_settled_as_not_applied_never_is(links: tuple[Link, Link]) -> None:
+def test_a_batch_settled_as_not_applied_never_is(links: tuple[Link, Link]) -> None:
     """Nor is its number given back by a settlement that arrives late."""
     old, new = links
     for _ in range(2):
@@ -175,7 +175,7 @@ def test_a_batch_that_was_settled_as_not_applied_never_is(links: tuple[Link, Lin
 # Trouble
 
 
-def test_an_engine_that_is_cut_off_is_trouble_and_nothing_more(
+def test_a_cut_off_engine_is_only_unavailable(
     store: EngineStore, far: EngineStore, proxy: Proxy
 ) -> None:
     assert far.advance(1) == 1
@@ -192,9 +192,7 @@ def test_an_engine_that_is_cut_off_is_trouble_and_nothing_more(
 
 @pytest.mark.proves("shared", "a reply that comes byte by byte is given up as a whole")
 @pytest.mark.usefixtures("made", "impatient")
-def test_a_reply_that_trickles_is_given_up_as_a_whole(
-    store: EngineStore, far: EngineStore, proxy: Proxy
-) -> None:
+def test_a_trickling_reply_is_given_up(store: EngineStore, far: EngineStore, proxy: Proxy) -> None:
     """Each of its bytes comes in time, and the last one long after that."""
     assert far.advance(1) == 1
     proxy.trickle()

@@ -65,7 +65,7 @@ def dead(member: Etcd) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("fails", [dead, Etcd.hung])
-def test_a_member_that_fails_is_passed_over(
+def test_a_failing_member_is_skipped(
     cluster: EtcdCluster,
     store: EngineStore,
     fails: Callable[[Etcd], AbstractContextManager[None]],
@@ -77,7 +77,7 @@ def test_a_member_that_fails_is_passed_over(
     steps_on(store)
 
 
-def test_a_member_without_the_others_answers_nothing(
+def test_a_member_without_a_quorum_answers_nothing(
     cluster: EtcdCluster, store: EngineStore
 ) -> None:
     alone, *others = cluster.members
@@ -93,7 +93,7 @@ def test_a_member_without_the_others_answers_nothing(
 @pytest.mark.proves(
     "shared", "a person's commands are served by any member, whichever is dead or hangs (etcd)"
 )
-def test_a_command_is_served_by_any_member(
+def test_any_member_serves_a_command(
     cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FIB_STORE", cluster.url)
@@ -170,7 +170,7 @@ class NoEtcd(BaseHTTPRequestHandler):
         ("says", b'{"responses": []}'),
     ],
 )
-def test_what_is_no_etcd_is_unavailable_and_not_a_traceback(
+def test_a_server_that_is_not_etcd_is_unavailable_without_a_traceback(
     what: str, text: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(NoEtcd, what, text)
@@ -196,7 +196,7 @@ def test_what_is_no_etcd_is_unavailable_and_not_a_traceback(
     "shared", "what was done past the quota, and said not to be, is known to be done (etcd)"
 )
 @pytest.mark.usefixtures("patient")
-def test_a_commit_past_the_quota_is_known_to_have_been_made(
+def test_a_commit_past_the_quota_is_known_to_be_applied(
     cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of two that come at the bound etcd may do the second, too, and say that there is no space.
@@ -218,7 +218,7 @@ def test_a_commit_past_the_quota_is_known_to_have_been_made(
 
 
 @pytest.mark.usefixtures("patient")
-def test_users_and_their_rights_are_etcds_own(processes: None) -> None:  # noqa: ARG001
+def test_users_and_permissions_are_those_of_etcd(processes: None) -> None:  # noqa: ARG001
     with Etcd() as etcd:
         engine = EtcdOpener(etcd.url, "fibonacci")
         assert engine.create(3) is None
@@ -246,7 +246,7 @@ def test_users_and_their_rights_are_etcds_own(processes: None) -> None:  # noqa:
         assert "wrong" not in str(unavailable.value)
 
 
-def test_a_url_names_members_a_user_and_a_prefix() -> None:
+def test_a_url_has_members_a_user_and_a_prefix() -> None:
     engine = EtcdOpener("etcd://u:p%40@one,two:1,[::1]:2/a/b", "fibonacci")
     assert engine.members == [("one", 2379), ("two", 1), ("::1", 2)]
     assert engine.user == {"name": "u", "password": "p@"}

@@ -27,7 +27,7 @@ from fibcore.stores import Risk, file_system
         ("overlay", None),
     ],
 )
-def test_a_database_in_memory_or_on_a_shared_file_system_has_a_warning(
+def test_a_database_in_memory_or_on_a_shared_file_system_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, risk: Risk | None
 ) -> None:
     _, fields = file_system.mount_of(tmp_path)
@@ -41,7 +41,7 @@ def test_a_database_in_memory_or_on_a_shared_file_system_has_a_warning(
     assert found is None or found.setting == f"the file system {kind}"
 
 
-def test_where_the_kernel_tells_nothing_there_is_no_warning(
+def test_without_information_from_the_kernel_there_is_no_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert file_system.warning_at(None) is None
@@ -51,7 +51,7 @@ def test_where_the_kernel_tells_nothing_there_is_no_warning(
     assert file_system.warning_at(tmp_path / "fibcore.db") is None
 
 
-def test_the_file_system_of_a_folder_in_memory_is_known() -> None:
+def test_a_file_system_in_memory_is_recognized() -> None:
     if not os.path.ismount("/dev/shm"):
         pytest.fail("/dev/shm is not mounted")
     found = file_system.warning_at(Path("/dev/shm/fibcore.db"))

@@ -54,9 +54,7 @@ def test_a_database_whose_wal_was_lost_is_invalid(database: Path, level: Synchro
 
 
 @pytest.mark.proves("4", "an older copy in its place, with its control")
-def test_an_older_copy_of_the_database_is_invalid_by_the_mark(
-    database: Path, tmp_path: Path
-) -> None:
+def test_the_mark_shows_that_an_older_copy_is_invalid(database: Path, tmp_path: Path) -> None:
     with closing(SqliteStore(database)) as store:
         copy(database, tmp_path / "backup")
         store.commit(COMMITTED)
@@ -67,7 +65,7 @@ def test_an_older_copy_of_the_database_is_invalid_by_the_mark(
 
 
 @pytest.mark.proves("4", "deleted, with its control")
-def test_a_deleted_database_does_not_begin_at_0_again(database: Path) -> None:
+def test_a_deleted_database_does_not_start_again_at_0(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         store.commit(COMMITTED)
     database.unlink()
@@ -81,7 +79,7 @@ def test_a_deleted_database_does_not_begin_at_0_again(database: Path) -> None:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("level", SYNCHRONOUS)
-def test_a_process_that_is_killed_is_no_reason_to_be_invalid(
+def test_a_killed_process_does_not_make_the_database_invalid(
     database: Path, level: Synchronous
 ) -> None:
     serve_and_be_killed(database, level)
@@ -89,7 +87,7 @@ def test_a_process_that_is_killed_is_no_reason_to_be_invalid(
 
 
 @pytest.mark.processes
-def test_a_mark_behind_its_commit_is_no_reason_to_be_invalid(database: Path) -> None:
+def test_a_mark_behind_its_commit_does_not_make_the_database_invalid(database: Path) -> None:
     program = """
 store = SqliteStore(database)
 store.commit(4)
@@ -102,7 +100,7 @@ store.commit(5)
     assert read(database) == Record(5, "full", high_water_mark._boot())
 
 
-def test_a_mark_is_not_set_back_unless_a_person_says_so(database: Path) -> None:
+def test_a_mark_is_lowered_only_by_a_person(database: Path) -> None:
     """A mark takes up one block."""
 
     def made(index: int, *, lower: bool | None = None) -> None:
@@ -119,7 +117,7 @@ def test_a_mark_is_not_set_back_unless_a_person_says_so(database: Path) -> None:
     assert read(database) == Record(8, "full", high_water_mark._boot())
 
 
-def test_a_mark_of_which_any_bit_has_flipped_says_nothing(database: Path) -> None:
+def test_a_mark_with_a_flipped_bit_proves_nothing(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         store.commit(COMMITTED)
     path = files.high_water_mark_path(database)
@@ -135,9 +133,7 @@ def test_a_mark_of_which_any_bit_has_flipped_says_nothing(database: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\0" * 4096, b"index 5\n", b"\xff" * 9999])
-def test_a_mark_that_is_missing_or_something_else_is_made_again(
-    database: Path, content: bytes | None
-) -> None:
+def test_a_missing_or_foreign_mark_is_created_again(database: Path, content: bytes | None) -> None:
     sqlite_file.create(database, COMMITTED)
     if content is not None:
         files.high_water_mark_path(database).write_bytes(content)
@@ -168,7 +164,7 @@ def test_a_mark_is_recorded_between_a_commit_and_its_return(
         assert read(database) == Record(COMMITTED, "full", high_water_mark._boot())
 
 
-def test_a_commit_that_fails_is_not_recorded(database: Path) -> None:
+def test_a_failed_commit_is_not_recorded(database: Path) -> None:
     """Not even when another process has committed instead."""
     with closing(SqliteStore(database)) as store, closing(SqliteStore(database)) as other:
         other.commit(3)
@@ -177,7 +173,7 @@ def test_a_commit_that_fails_is_not_recorded(database: Path) -> None:
         assert read(database) == Record(3, "full", high_water_mark._boot())
 
 
-def test_the_high_water_mark_can_be_read_by_a_person(database: Path) -> None:
+def test_the_high_water_mark_is_readable_text(database: Path) -> None:
     with closing(SqliteStore(database, "normal")) as store:
         store.commit(25_000)
     text = files.high_water_mark_path(database).read_bytes()[: high_water_mark.RECORD_SIZE].decode()
@@ -188,9 +184,7 @@ def test_the_high_water_mark_can_be_read_by_a_person(database: Path) -> None:
 # Trouble
 
 
-def test_a_mark_for_which_there_is_no_space_can_be_made_later(
-    tmp_path: Path, small_disk: SmallDisk
-) -> None:
+def test_a_mark_without_space_can_be_created_later(tmp_path: Path, small_disk: SmallDisk) -> None:
     with small_disk(tmp_path / "disk") as disk:
         database = disk / "fibcore.db"
         sqlite_file.create(database, COMMITTED)
@@ -205,7 +199,7 @@ def test_a_mark_for_which_there_is_no_space_can_be_made_later(
         assert read(database) == Record(COMMITTED, "full", high_water_mark._boot())
 
 
-def test_a_record_needs_no_space_in_a_file_written_whole(
+def test_a_record_needs_no_space_in_a_preallocated_file(
     tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     program = """
@@ -229,7 +223,7 @@ assert high_water_mark.read(database).index == 999
 
 
 @pytest.mark.processes
-def test_a_mark_cut_short_ends_the_process_unanswered(database: Path) -> None:
+def test_a_truncated_mark_ends_the_process_unanswered(database: Path) -> None:
     program = """
 store = SqliteStore(database)
 os.truncate(files.high_water_mark_path(database), 0)
@@ -240,7 +234,7 @@ store.commit(5)
     assert read(database) == Record(5, "full", high_water_mark._boot())
 
 
-def test_something_else_in_a_marks_place_makes_it_unavailable(database: Path) -> None:
+def test_a_foreign_file_in_place_of_a_mark_makes_the_store_unavailable(database: Path) -> None:
     sqlite_file.create(database, COMMITTED)
     path = files.high_water_mark_path(database)
     path.mkdir()

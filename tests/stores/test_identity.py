@@ -188,7 +188,7 @@ def memory(clock: Clock) -> Memory:
 )
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("moment", ["connecting", "committing"])
-def test_in_doubt_no_error_is_an_answer(
+def test_an_error_does_not_answer_a_batch_in_doubt(
     memory: Memory,
     clock: Clock,
     caplog: pytest.LogCaptureFixture,
@@ -211,7 +211,7 @@ def test_in_doubt_no_error_is_an_answer(
     assert memory.links == 0
 
 
-def test_in_doubt_the_reason_is_that_of_the_last_question(
+def test_the_reason_of_a_doubt_is_that_of_the_last_attempt(
     memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     doubts: list[Exception | None] = []
@@ -225,7 +225,7 @@ def test_in_doubt_the_reason_is_that_of_the_last_question(
 @pytest.mark.proves("shared", "in doubt no error is…")
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("moment", ["connecting", "committing"])
-def test_the_reply_to_the_one_copy_that_was_sent_is_an_answer(
+def test_the_reply_to_the_only_copy_is_an_answer(
     memory: Memory,
     error: StoreUnavailableError | DatabaseInvalidError,
     moment: str,
@@ -241,7 +241,7 @@ def test_the_reply_to_the_one_copy_that_was_sent_is_an_answer(
         assert store.advance(1) == memory.index == 1
 
 
-def test_a_condition_that_does_not_hold_is_an_answer_in_doubt_too(memory: Memory) -> None:
+def test_a_failed_condition_answers_a_batch_in_doubt_too(memory: Memory) -> None:
     """The number of the batch in doubt is used up by then."""
     with closing(memory.open()) as store:
         memory.committing = [("before", LOST)]
@@ -251,7 +251,7 @@ def test_a_condition_that_does_not_hold_is_an_answer_in_doubt_too(memory: Memory
         assert list(memory.records.values()) == [(1, 0)]
 
 
-def test_a_batch_is_in_doubt_until_it_is_settled_and_again_when_it_is_sent_again(
+def test_a_batch_is_in_doubt_whenever_it_is_sent_and_not_settled(
     memory: Memory,
 ) -> None:
     with closing(memory.open()) as store:
@@ -272,7 +272,7 @@ def test_a_batch_is_in_doubt_until_it_is_settled_and_again_when_it_is_sent_again
 # The record
 
 
-def test_a_record_that_is_gone_in_doubt_ends_the_process(memory: Memory) -> None:
+def test_a_record_gone_in_doubt_ends_the_process(memory: Memory) -> None:
     with closing(memory.open()) as store:
         assert store.advance(1) == 1
         made = len(memory.made)
@@ -286,7 +286,7 @@ def test_a_record_that_is_gone_in_doubt_ends_the_process(memory: Memory) -> None
         assert len(memory.made) == made
 
 
-def test_a_record_that_is_gone_with_nothing_in_doubt_is_followed_by_another(memory: Memory) -> None:
+def test_a_record_gone_without_a_doubt_is_replaced(memory: Memory) -> None:
     with closing(memory.open()) as store:
         assert store.advance(1) == 1
         (first,) = memory.records
@@ -300,7 +300,7 @@ def test_a_record_that_is_gone_with_nothing_in_doubt_is_followed_by_another(memo
         assert len(set(memory.processes)) == 1
 
 
-def test_an_engine_that_keeps_no_record_is_unavailable(memory: Memory) -> None:
+def test_an_engine_that_cannot_keep_a_record_is_unavailable(memory: Memory) -> None:
     with closing(memory.open()) as store:
         gone = RecordGoneError("it is gone")
         memory.committing = [("before", gone), ("before", gone)]
@@ -312,7 +312,7 @@ def test_an_engine_that_keeps_no_record_is_unavailable(memory: Memory) -> None:
 @pytest.mark.proves(
     "shared", "a record is made once, and a name whose making got no reply is given up"
 )
-def test_a_connection_that_is_made_again_makes_no_record(memory: Memory) -> None:
+def test_reconnecting_creates_no_record(memory: Memory) -> None:
     with closing(memory.open()) as store:
         for index in range(1, 4):
             memory.committing = [("after", LOST)]
@@ -323,7 +323,7 @@ def test_a_connection_that_is_made_again_makes_no_record(memory: Memory) -> None
 
 
 @pytest.mark.proves("shared", "a record is made once…")
-def test_a_name_whose_making_was_not_replied_to_is_given_up(memory: Memory) -> None:
+def test_a_name_whose_creation_got_no_reply_is_abandoned(memory: Memory) -> None:
     """A late copy of the making would bring a record back that a late batch could use."""
     memory.making = [("after", LOST)] * 3
     for _ in range(3):
@@ -339,7 +339,7 @@ def test_a_name_whose_making_was_not_replied_to_is_given_up(memory: Memory) -> N
         assert store.advance(1) == 1
 
 
-def test_each_open_store_has_an_identity_of_its_own(memory: Memory) -> None:
+def test_each_open_store_has_its_own_identity(memory: Memory) -> None:
     with closing(memory.open()) as one, closing(memory.open()) as other:
         assert len(memory.records) == len(set(memory.processes)) == 2
         assert (one.advance(1), other.advance(1)) == (1, 2)
@@ -365,9 +365,7 @@ def ask_for(clock: Clock, read: Callable[[], int], seconds: float) -> None:
     "records that were left are removed in bounded pieces, if they have not changed for an hour "
     "by the remover's own clock, and not at the connect",
 )
-def test_records_that_stay_as_they_are_for_an_hour_are_removed_in_pieces(
-    memory: Memory, clock: Clock
-) -> None:
+def test_records_unchanged_for_an_hour_are_removed_in_pieces(memory: Memory, clock: Clock) -> None:
     left(memory, 250)
     with closing(memory.open()) as store:
         read = store.read
@@ -387,9 +385,7 @@ def test_records_that_stay_as_they_are_for_an_hour_are_removed_in_pieces(
 
 
 @pytest.mark.proves("shared", "records that were left are…")
-def test_a_clock_that_leaps_removes_no_record_that_was_not_seen_before(
-    memory: Memory, clock: Clock
-) -> None:
+def test_a_leap_of_the_clock_removes_no_unseen_record(memory: Memory, clock: Clock) -> None:
     left(memory, 10)
     with closing(memory.open()) as store:
         clock.now += 1e9
@@ -397,7 +393,7 @@ def test_a_clock_that_leaps_removes_no_record_that_was_not_seen_before(
         assert len(memory.records) == 11
 
 
-def test_a_piece_that_fails_matters_to_no_step(
+def test_a_failed_removal_affects_no_step(
     memory: Memory,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
@@ -415,7 +411,7 @@ def test_a_piece_that_fails_matters_to_no_step(
         assert len(caplog.records) == 1
 
 
-def test_as_many_records_are_watched_as_memory_is_meant_for_it(
+def test_the_number_of_watched_records_is_bounded(
     memory: Memory, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_WATCHED", 200)

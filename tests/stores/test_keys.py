@@ -29,7 +29,7 @@ SMALL = 100
 # The rule
 
 
-def test_keys_are_dropped_many_at_once_when_an_eighth_more_are_kept() -> None:
+def test_keys_are_dropped_together_when_an_eighth_more_are_kept() -> None:
     kept = KeptKeys(0)
     for index in range(1, 64):
         kept.add(index, {b"%d" % index: index})
@@ -44,9 +44,7 @@ def test_keys_are_dropped_many_at_once_when_an_eighth_more_are_kept() -> None:
     keep=st.integers(1, 20),
     asked=st.integers(0, 1_000),
 )
-def test_no_key_is_ever_taken_for_new_that_has_made_a_step(
-    batches: list[list[int]], keep: int, asked: int
-) -> None:
+def test_a_used_key_never_counts_as_new(batches: list[list[int]], keep: int, asked: int) -> None:
     """Each batch is the ages of the keys of its steps, when they are made."""
     kept, index = KeptKeys(0), 0
     made: dict[Key, int] = {}
@@ -98,7 +96,7 @@ def test_a_key_is_committed_with_its_step(database: Path) -> None:
 @pytest.mark.proves(
     "2", "a key is answered with the step that it made after…", control="kept in memory alone"
 )
-def test_a_key_kept_in_memory_alone_would_step_again(
+def test_a_key_kept_only_in_memory_would_step_again(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def commit_keys(store: SqliteStore, index: int, made: Mapping[bytes, int]) -> None:
@@ -114,7 +112,7 @@ def test_a_key_kept_in_memory_alone_would_step_again(
         assert step(store, key(1)) == 2
 
 
-def test_keys_from_beyond_the_sequence_are_not_new(database: Path) -> None:
+def test_keys_ahead_of_the_sequence_are_not_new(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         store.advance(5)
         assert found(store, key(1, since=6)) == {key(1, since=6): None}
@@ -156,7 +154,7 @@ def test_without_dropped_a_key_past_the_window_would_step_again(database: Path) 
         assert step(store, key(0, since=0)) == 3 * SMALL + 1
 
 
-def test_a_copy_has_the_keys_of_its_steps_and_no_space_for_more(database: Path) -> None:
+def test_a_copy_has_the_keys_of_its_steps_without_reserved_space(database: Path) -> None:
     copy = backup_copy_path(database)
     with closing(SqliteStore(database)) as store:
         step(store, key(1), key(2))
@@ -179,7 +177,7 @@ def test_a_copy_has_the_keys_of_its_steps_and_no_space_for_more(database: Path) 
 
 @pytest.mark.proves("2", "keys after `set-index`, a power cut, an older version, damage")
 @pytest.mark.parametrize("index", [7, 3, 1])
-def test_who_sets_the_index_drops_all_keys(database: Path, index: int) -> None:
+def test_setting_the_index_drops_all_keys(database: Path, index: int) -> None:
     with closing(SqliteStore(database)) as store:
         step(store, key(1), key(2))
     SqliteOpener(database).set_index(index, lower=True)
@@ -189,7 +187,7 @@ def test_who_sets_the_index_drops_all_keys(database: Path, index: int) -> None:
 
 
 @pytest.mark.proves("2", "keys after `set-index`, a power cut, an older version, damage")
-def test_who_sets_the_index_that_it_has_drops_no_key(database: Path) -> None:
+def test_setting_the_same_index_drops_no_key(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         step(store, key(1), key(2))
     SqliteOpener(database).set_index(2)
@@ -199,7 +197,7 @@ def test_who_sets_the_index_that_it_has_drops_no_key(database: Path) -> None:
 
 
 @pytest.mark.proves("2", "keys after `set-index`, a power cut, an older version, damage")
-def test_going_on_from_the_backup_copy_drops_the_keys_between(
+def test_continuing_from_the_backup_copy_drops_the_keys_between(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A power cut under ``normal``: the database has lost steps, and the copy has not."""
@@ -236,7 +234,7 @@ def step_as_before(database: Path, index: int) -> None:
     HighWaterMark(database, "full", index, lower=True).close()
 
 
-def test_a_database_from_before_there_were_keys_gets_room_for_them(
+def test_a_database_of_a_version_without_keys_gets_space_for_them(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -258,7 +256,7 @@ def test_a_database_from_before_there_were_keys_gets_room_for_them(
 
 @pytest.mark.proves("2", "keys after `set-index`, a power cut, an older version, damage")
 @pytest.mark.parametrize("index", [5, 1])
-def test_steps_of_an_older_version_are_found_out(database: Path, index: int) -> None:
+def test_steps_of_a_version_without_keys_are_noticed(database: Path, index: int) -> None:
     """It knows of no keys, so that none from before is taken for new. It may lower the index."""
     with closing(SqliteStore(database)) as store:
         step(store, key(1), key(2))
@@ -281,7 +279,7 @@ def test_a_damaged_row_drops_the_keys_before(database: Path) -> None:
 
 
 @pytest.mark.root
-def test_on_a_full_disk_steps_go_on_with_keys_and_without(
+def test_on_a_full_disk_steps_continue_with_and_without_keys(
     small_disk: SmallDisk, tmp_path: Path
 ) -> None:
     with (
@@ -296,7 +294,7 @@ def test_on_a_full_disk_steps_go_on_with_keys_and_without(
 
 
 @pytest.mark.root
-def test_without_space_for_keys_steps_without_one_go_on(
+def test_without_space_for_keys_steps_without_one_continue(
     small_disk: SmallDisk, tmp_path: Path
 ) -> None:
     with (

@@ -43,7 +43,7 @@ def test_a_key_is_found_by_every_node(store: EngineStore, other: EngineStore) ->
     assert found(store, key(3), key(5, since=6)) == {key(3): 7, key(5, since=6): 8}
 
 
-def test_conditions_count_with_keys_too(store: EngineStore) -> None:
+def test_conditions_apply_to_steps_with_keys(store: EngineStore) -> None:
     assert store.advance(5) == 5
     for expected, limit in ((4, None), (None, 5)):
         with pytest.raises(IndexConflictError) as conflict:
@@ -53,7 +53,7 @@ def test_conditions_count_with_keys_too(store: EngineStore) -> None:
 
 
 @pytest.mark.proves("shared", "a key that is asked for of many nodes at once makes one step")
-def test_a_key_asked_for_on_many_nodes_at_once_makes_one_step(made: EngineOpener) -> None:
+def test_a_key_used_on_many_nodes_at_once_makes_one_step(made: EngineOpener) -> None:
     nodes, keys = 4, [key(number) for number in range(25)]
     starts = threading.Barrier(nodes)
 
@@ -91,7 +91,7 @@ def test_a_key_whose_reply_was_lost_is_found_everywhere(
 
 
 @pytest.mark.proves("shared", "a batch that arrives late makes no step for a key that has made one")
-def test_a_late_batch_makes_no_step_for_a_key_that_has_made_one(
+def test_a_late_batch_makes_no_second_step_for_a_key(
     made: EngineOpener, store: EngineStore
 ) -> None:
     process, record = uuid.uuid4(), uuid.uuid4()
@@ -106,7 +106,7 @@ def test_a_late_batch_makes_no_step_for_a_key_that_has_made_one(
 
 @pytest.mark.proves("shared", "a request that was rejected in…")
 @pytest.mark.parametrize("is_settled", [True, False], ids=["settled", "control"])
-def test_a_batch_that_arrives_late_makes_no_step_for_a_key_that_was_dropped(
+def test_a_late_batch_makes_no_step_for_a_dropped_key(
     engines: Engines, sequence: str, is_settled: bool
 ) -> None:
     """In etcd keys are dropped and the index keeps its revision, which a late copy compares."""
@@ -160,7 +160,7 @@ def test_the_last_keys_are_kept_and_older_ones_are_rejected(
 
 @pytest.mark.proves("shared", "who sets the index drops all keys")
 @pytest.mark.parametrize("index", [7, 1])
-def test_who_sets_the_index_drops_all_keys(made: EngineOpener, index: int) -> None:
+def test_setting_the_index_drops_all_keys(made: EngineOpener, index: int) -> None:
     with closing(made.open()) as store:
         assert step(store, key(1), key(2)) == 2
     made.set_index(index, lower=True)
@@ -170,7 +170,7 @@ def test_who_sets_the_index_drops_all_keys(made: EngineOpener, index: int) -> No
 
 
 @pytest.mark.proves("shared", "who sets the index that it has drops no key")
-def test_who_sets_the_index_that_it_has_drops_no_key(made: EngineOpener) -> None:
+def test_setting_the_same_index_drops_no_key(made: EngineOpener) -> None:
     with closing(made.open()) as store:
         assert step(store, key(1), key(2)) == 2
     assert made.set_index(2).before == 2
@@ -189,7 +189,7 @@ def without_keys(engine: Engine, sequence: str) -> None:
         engine.cli("hdel", f"fibcore:{{{sequence}}}", "dropped")  # type: ignore[attr-defined]
 
 
-def test_a_sequence_from_before_there_were_keys_takes_none_of_then_for_new(
+def test_a_sequence_of_a_version_without_keys_rejects_keys_of_that_time(
     engine: Engine, made: EngineOpener, sequence: str
 ) -> None:
     with closing(made.open()) as store:
@@ -206,7 +206,9 @@ def test_a_sequence_from_before_there_were_keys_takes_none_of_then_for_new(
         }
 
 
-def test_a_role_that_may_make_no_table_steps_without_keys(engines: Engines, sequence: str) -> None:
+def test_a_role_that_may_not_create_tables_steps_without_keys(
+    engines: Engines, sequence: str
+) -> None:
     engine = engines(Postgresql)
     made = opener(engine, sequence)
     assert made.create(0) is None

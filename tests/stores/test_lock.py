@@ -63,7 +63,7 @@ def can_be_taken(database: Path) -> bool:
         lock.release()
 
 
-def test_who_tests_the_lock_is_not_taken_for_its_holder(
+def test_a_process_that_tests_the_lock_is_not_taken_for_its_holder(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``server_of`` holds it for a moment, shared."""
@@ -76,14 +76,14 @@ def test_who_tests_the_lock_is_not_taken_for_its_holder(
     lock.release()
 
 
-def test_one_alone_can_hold_the_lock(database: Path) -> None:
+def test_only_one_process_holds_the_lock(database: Path) -> None:
     with held(database):
         assert not can_be_taken(database)
         assert can_be_taken(database.with_name("other.db"))
     assert can_be_taken(database)
 
 
-def test_who_may_read_the_folder_may_know_who_holds_the_lock(database: Path) -> None:
+def test_read_permission_is_enough_to_see_the_lock_holder(database: Path) -> None:
     umask = os.umask(0)
     try:
         with held(database):
@@ -101,7 +101,7 @@ def test_the_lock_of_another_process_is_respected(database: Path) -> None:
 
 @pytest.mark.proves("2", "the lock holds between processes…")
 @pytest.mark.processes
-def test_the_kernel_frees_the_lock_of_a_process_that_is_killed(database: Path) -> None:
+def test_the_kernel_releases_the_lock_of_a_killed_process(database: Path) -> None:
     with held_by_another_process(database) as process:
         process.kill()
         process.wait()
@@ -123,7 +123,7 @@ def test_the_lock_names_the_process_that_holds_it(database: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"99999999999999999999\n", b"not a number", b"\xff\n", b"7" * 99]
 )
-def test_whatever_was_in_the_lock_file_is_replaced(database: Path, content: bytes) -> None:
+def test_any_content_of_the_lock_file_is_replaced(database: Path, content: bytes) -> None:
     lock_path(database).write_bytes(content)
     lock = WriterLock(database)
     assert (lock.holder() is None) != content.strip().isdigit()
@@ -143,7 +143,7 @@ def test_the_lock_can_be_taken_on_a_full_disk(tmp_path: Path, small_disk: SmallD
 
 
 @pytest.mark.processes
-def test_a_program_that_the_holder_starts_does_not_keep_it(database: Path) -> None:
+def test_a_child_of_the_holder_does_not_keep_the_lock(database: Path) -> None:
     with ExitStack() as child:
         with held(database):
             process = child.enter_context(
@@ -157,7 +157,7 @@ def test_a_program_that_the_holder_starts_does_not_keep_it(database: Path) -> No
 
 @pytest.mark.proves("2", "a lock on a deleted file counts for nothing")
 @pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
-def test_a_lock_on_a_file_that_is_gone_counts_for_nothing(database: Path, replaced: bool) -> None:
+def test_a_lock_on_a_deleted_file_does_not_count(database: Path, replaced: bool) -> None:
     lock = WriterLock(database)
     lock_path(database).unlink()
     if replaced:
@@ -167,7 +167,7 @@ def test_a_lock_on_a_file_that_is_gone_counts_for_nothing(database: Path, replac
     lock.release()
 
 
-def test_a_lock_on_the_file_in_place_counts_for_the_one_before(database: Path) -> None:
+def test_a_lock_on_the_current_file_counts_after_a_replacement(database: Path) -> None:
     late = WriterLock(database)
     lock_path(database).unlink()
     with held(database):
@@ -179,7 +179,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_who_serves_can_be_asked_without_being_in_the_way(database: Path) -> None:
+def test_asking_who_serves_does_not_take_the_lock(database: Path) -> None:
     assert server_of(database) is None
     with held(database):
         assert server_of(database) == os.getpid()
@@ -194,7 +194,7 @@ def test_who_serves_can_be_asked_without_being_in_the_way(database: Path) -> Non
     assert can_be_taken(database)
 
 
-def test_a_lock_that_has_to_be_taken_anew_keeps_no_file_open(database: Path) -> None:
+def test_retaking_the_lock_leaves_no_file_open(database: Path) -> None:
     lock = WriterLock(database)
     before = open_files()
     for _ in range(20):
@@ -210,7 +210,7 @@ def test_a_lock_that_has_to_be_taken_anew_keeps_no_file_open(database: Path) -> 
     "inode",
     "it is told apart by its device",
 )
-def test_that_somebody_waits_is_known_if_the_kernel_says_so(
+def test_waiting_processes_are_known_from_the_kernel(
     database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert waiting_for(database) is None
@@ -238,7 +238,7 @@ def test_that_somebody_waits_is_known_if_the_kernel_says_so(
 
 
 @pytest.mark.proves("processes", "a new version is put in place, and…")
-def test_a_lock_is_of_the_device_that_the_table_of_mounts_has(
+def test_a_lock_is_matched_by_the_device_in_the_mount_table(
     database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Which need not be that of its status: on Btrfs that is one of the subvolume's own."""
@@ -262,7 +262,7 @@ def test_a_lock_is_of_the_device_that_the_table_of_mounts_has(
 
 @pytest.mark.proves("processes", "a new version is put in place, and…")
 @pytest.mark.processes
-def test_who_waits_is_known_of_a_real_kernel(database: Path) -> None:
+def test_a_real_kernel_tells_who_waits(database: Path) -> None:
     program = "import sys; from pathlib import Path; from fibcore.stores.lock import WriterLock; "
     program += "WriterLock(Path(sys.argv[1])).acquire(wait=True)"
     with held(database):
@@ -274,7 +274,7 @@ def test_who_waits_is_known_of_a_real_kernel(database: Path) -> None:
             waiter.wait()
 
 
-def test_what_is_kept_aside_takes_no_name_that_is_taken(database: Path) -> None:
+def test_a_file_set_aside_gets_an_unused_name(database: Path) -> None:
     assert aside_path(database) == database.with_name(f"{database.name}.invalid-1")
     database.with_name(f"{database.name}.invalid-1-wal").touch()
     assert aside_path(database) == database.with_name(f"{database.name}.invalid-2")

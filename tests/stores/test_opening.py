@@ -29,7 +29,7 @@ def nobody_serves(pid: int | None) -> None:
     pytest.fail(f"it stands by for {pid}")
 
 
-def test_the_store_that_is_set_opens_in_a_folder_made_for_it(tmp_path: Path) -> None:
+def test_the_store_is_opened_in_a_folder_created_for_it(tmp_path: Path) -> None:
     database = tmp_path / "new" / "folder" / "fibcore.db"
     settings = Settings.from_environ({"FIB_STORE": f"sqlite:{database}", "FIB_SYNCHRONOUS": "off"})
     opener = settings.opener()
@@ -40,14 +40,14 @@ def test_the_store_that_is_set_opens_in_a_folder_made_for_it(tmp_path: Path) -> 
     assert database.exists()
 
 
-def test_a_store_whose_driver_is_missing_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_reported_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(opening.ENGINES, "etcd", ("etcd_without", "Engine"))
     with pytest.raises(DriverMissingError, match="the driver for etcd_without is not") as missing:
         Settings.from_environ({"FIB_STORE": "etcd://host/name"}).opener()
     assert missing.value.scheme == "etcd_without"
 
 
-def test_a_start_says_that_the_database_is_new_and_else_nothing(
+def test_a_start_logs_only_that_the_database_is_new(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -64,7 +64,9 @@ def test_a_start_says_that_the_database_is_new_and_else_nothing(
     ]
 
 
-def test_a_store_whose_url_can_not_be_understood_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_url_of_a_store_is_reported_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def understand(_: str) -> NoReturn:
         raise ValueError("its port is no number")
 
@@ -75,7 +77,7 @@ def test_a_store_whose_url_can_not_be_understood_says_why(monkeypatch: pytest.Mo
     assert (invalid.value.scheme, invalid.value.reason) == ("etcd", "its port is no number")
 
 
-def test_a_standby_says_so_once_and_looks_on_until_its_turn(database: Path) -> None:
+def test_a_standby_logs_once_and_polls_until_its_turn(database: Path) -> None:
     serving = WriterLock(database)
     assert serving.acquire(wait=False)
     with closing(SqliteStore(database)) as store:
@@ -107,15 +109,13 @@ def test_a_standby_says_so_once_and_looks_on_until_its_turn(database: Path) -> N
         assert store.read() == 8
 
 
-def test_nothing_can_be_seen_of_a_database_that_has_never_been(database: Path) -> None:
+def test_a_database_that_never_existed_cannot_be_described(database: Path) -> None:
     assert SqliteOpener(database).peek() is None
     files.high_water_mark_path(database).mkdir()
     assert SqliteOpener(database).peek() is None
 
 
-def test_a_lock_file_without_space_can_be_tried_again(
-    tmp_path: Path, small_disk: SmallDisk
-) -> None:
+def test_a_lock_file_without_space_can_be_retried(tmp_path: Path, small_disk: SmallDisk) -> None:
     with small_disk(tmp_path / "disk", inodes=20) as disk:
         others = [disk / str(number) for number in range(19)]
         for each in others:
@@ -135,7 +135,7 @@ def test_a_lock_file_without_space_can_be_tried_again(
 @pytest.mark.proves("disk", "its inodes are used up…")
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.ENOLCK, errno.EMFILE])
 @pytest.mark.parametrize("call", ["mkdir", "open", "flock", "fstat"])
-def test_an_error_of_the_lock_file_passes_in_whatever_call(
+def test_any_call_on_the_lock_file_may_fail_temporarily(
     database: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -153,7 +153,7 @@ def test_an_error_of_the_lock_file_passes_in_whatever_call(
     late.release()
 
 
-def test_a_folder_that_is_none_is_not_tried_again(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_folder_is_not_retried(tmp_path: Path) -> None:
     tmp_path.joinpath("file").touch()
     with pytest.raises(FolderUnusableError, match="File exists"):
         SqliteOpener(tmp_path / "file" / "fibcore.db").stand_by(nobody_serves)

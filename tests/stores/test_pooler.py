@@ -61,7 +61,7 @@ def server(engines: Engines) -> Engine:
     return engines(Postgresql)
 
 
-def test_a_pooler_that_leaves_a_connection_its_session_is_no_hindrance(server: Engine) -> None:
+def test_a_pooler_in_session_mode_works(server: Engine) -> None:
     with Pgbouncer(server, "session") as pooler:
         engine = PostgresqlOpener(pooler.url, f"test-{uuid.uuid4()}")
         assert engine.create(0) is None
@@ -71,7 +71,7 @@ def test_a_pooler_that_leaves_a_connection_its_session_is_no_hindrance(server: E
 
 
 @pytest.mark.proves("shared", "a pooler that shares sessions…")
-def test_a_pooler_that_prepares_statements_in_each_session_is_named_too(
+def test_a_pooler_that_prepares_statements_is_recognized_too(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As pgbouncer does from version 1.21 on: here, each second statement has another session."""
@@ -102,7 +102,9 @@ def make_and_step(engine: PostgresqlOpener) -> None:
 
 @pytest.mark.proves("shared", "a pooler that shares sessions is named, with the way out")
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
-def test_a_pooler_that_does_not_is_named_with_the_way_out(server: Engine, mode: str) -> None:
+def test_a_pooler_in_transaction_mode_is_reported_with_the_remedy(
+    server: Engine, mode: str
+) -> None:
     with Pgbouncer(server, mode) as pooler:
         engine = PostgresqlOpener(pooler.url, f"test-{uuid.uuid4()}")
         with pytest.raises(EngineUnavailableError) as unavailable:

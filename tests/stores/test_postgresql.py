@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 @pytest.mark.proves(
     "shared", "the server ends the connection under a batch: it is asked about (PostgreSQL)"
 )
-def test_a_connection_that_is_ended_leaves_a_batch_open(engines: Engines) -> None:
+def test_a_terminated_connection_leaves_a_batch_in_doubt(engines: Engines) -> None:
     engine = engines(Postgresql)
     name = f"test-{uuid.uuid4()}"
     opener = opener_at(engine.url, name)
@@ -59,7 +59,7 @@ def test_a_connection_that_is_ended_leaves_a_batch_open(engines: Engines) -> Non
 )
 @pytest.mark.parametrize("code", ["08006", "08P01", "40003", "57P01", "58000", "XX000"])
 @pytest.mark.parametrize("is_believed", [False, True], ids=["", "control"])
-def test_an_error_that_does_not_prove_a_rollback_is_no_answer(
+def test_an_error_that_does_not_prove_a_rollback_leaves_a_doubt(
     engines: Engines, code: str, is_believed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch is committed, and the pooler loses its server before the reply."""
@@ -99,7 +99,7 @@ def test_an_error_that_proves_a_rollback_is_an_answer(code: str) -> None:
         raise errors.lookup(code)("no")
 
 
-def test_the_largest_index_is_a_bound_where_others_have_come_near_to_it(engines: Engines) -> None:
+def test_a_batch_past_the_largest_index_is_rejected(engines: Engines) -> None:
     made = PostgresqlOpener(engines(Postgresql).url, f"test-{uuid.uuid4()}")
     assert made.create(MAX_INDEX - 1) is None
     with closing(made.open()) as store:
@@ -111,7 +111,7 @@ def test_the_largest_index_is_a_bound_where_others_have_come_near_to_it(engines:
 
 
 @pytest.mark.proves("shared", "a warning that is not of a standby stops nothing (PostgreSQL)")
-def test_a_warning_that_is_not_of_a_standby_stops_nothing(engines: Engines) -> None:
+def test_a_warning_unrelated_to_a_standby_is_ignored(engines: Engines) -> None:
     """As that of a wraparound, which comes with each transaction, or one of a trigger's."""
     engine = engines(Postgresql)
     name = f"test-{uuid.uuid4()}"
@@ -137,7 +137,7 @@ def test_a_warning_that_is_not_of_a_standby_stops_nothing(engines: Engines) -> N
     "with its control: it does if it looks for the row in any order",
 )
 @pytest.mark.parametrize("newest_first", [True, False], ids=["", "in any order"])
-def test_a_read_passes_over_no_old_versions(engines: Engines, newest_first: bool) -> None:
+def test_a_read_scans_no_dead_rows(engines: Engines, newest_first: bool) -> None:
     """They are kept as long as another program's snapshot is open."""
     engine = engines(Postgresql)
     name = f"test-{uuid.uuid4()}"
@@ -158,7 +158,7 @@ def test_a_read_passes_over_no_old_versions(engines: Engines, newest_first: bool
 
 
 @pytest.mark.proves("shared", "many make a sequence at once in an empty database: all succeed")
-def test_many_make_a_sequence_at_once_in_an_empty_database(engines: Engines) -> None:
+def test_concurrent_creations_in_an_empty_database_succeed(engines: Engines) -> None:
     engine = engines(Postgresql)
     for number in range(3):
         engine.sql(f"CREATE DATABASE empty{number}")
@@ -174,7 +174,7 @@ def test_many_make_a_sequence_at_once_in_an_empty_database(engines: Engines) -> 
         assert sorted(made, key=str) == [0] * 7 + [None]
 
 
-def test_both_of_libpqs_schemes_name_a_store(engines: Engines) -> None:
+def test_both_url_schemes_of_libpq_are_accepted(engines: Engines) -> None:
     url = engines(Postgresql).url.replace("postgresql:", "postgres:")
     opener = opener_at(url, f"test-{uuid.uuid4()}")
     assert opener.create(4) is None

@@ -60,7 +60,7 @@ def test_after_a_power_cut_a_mark_made_under_full_counts(
 @pytest.mark.proves("start", "a WAL that is lost or cut short", "each level of durability, each…")
 @pytest.mark.processes
 @pytest.mark.parametrize("level", ["normal", "off"])
-def test_after_a_power_cut_a_lower_level_is_served_as_it_stands(
+def test_after_a_power_cut_at_a_lower_level_the_database_is_served(
     database: Path, level: Synchronous, after_a_boot: Callable[[], None]
 ) -> None:
     """The lower levels are those that may lose steps."""
@@ -69,7 +69,7 @@ def test_after_a_power_cut_a_lower_level_is_served_as_it_stands(
 
 
 @pytest.mark.parametrize(("level", "counts"), [("full", True), ("normal", False), ("off", False)])
-def test_where_the_boot_can_not_be_known_the_level_alone_counts(
+def test_if_the_boot_is_unknown_only_the_level_counts(
     database: Path,
     level: Synchronous,
     counts: bool,
@@ -138,7 +138,7 @@ def test_a_database_below_its_backup_copy_is_invalid(database: Path) -> None:
 
 
 @pytest.mark.proves("start", "a WAL that is lost or cut short", "a backup copy that is higher")
-def test_one_below_its_backup_copy_is_invalid_without_a_mark(database: Path) -> None:
+def test_without_a_mark_a_database_below_its_backup_copy_is_invalid(database: Path) -> None:
     with_a_backup_copy_that_stands_higher(database, "normal")
     files.high_water_mark_path(database).unlink()
     with pytest.raises(DatabaseInvalidError, match="backup shows that"):
@@ -147,7 +147,7 @@ def test_one_below_its_backup_copy_is_invalid_without_a_mark(database: Path) -> 
 
 @pytest.mark.proves("durability", "`normal`")
 @pytest.mark.parametrize("level", ["normal", "off"])
-def test_steps_left_in_the_backup_copy_alone_are_taken_from_it(
+def test_steps_that_only_the_backup_copy_has_are_taken_from_it(
     database: Path,
     level: Synchronous,
     after_a_boot: Callable[[], None],
@@ -181,13 +181,13 @@ def test_a_recovery_from_the_backup_copy_may_be_interrupted(
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged"])
-def test_a_backup_copy_that_is_damaged_says_nothing(database: Path, content: bytes) -> None:
+def test_a_damaged_backup_copy_proves_nothing(database: Path, content: bytes) -> None:
     sqlite_file.create(database, COMMITTED)
     files.backup_copy_path(database).write_bytes(content)
     assert index_of(database) == COMMITTED
 
 
-def test_a_backup_copy_that_is_behind_does_not_invalidate(database: Path) -> None:
+def test_a_backup_copy_behind_the_database_is_no_problem(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         copy(database, files.backup_copy_path(database))
         store.commit(COMMITTED)

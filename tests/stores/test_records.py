@@ -53,7 +53,7 @@ def test_records_are_read_in_pieces_and_removed_if_unchanged(
 
 
 @pytest.mark.proves("shared", "records that were left are…")
-def test_whoever_connects_looks_at_no_record_of_others(
+def test_connecting_reads_no_record_of_others(
     made: EngineOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave_records(made, 2 * PIECE)
@@ -86,7 +86,7 @@ def test_whoever_connects_looks_at_no_record_of_others(
     control="with another identity for each, one for each",
 )
 @pytest.mark.usefixtures("impatient")
-def test_tries_without_a_standby_leave_one_connection_and_one_record(
+def test_attempts_without_a_standby_leave_one_connection_and_one_record(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With another identity for each try, which is the control, each would leave one."""
@@ -155,7 +155,7 @@ def nested(etcd: Etcd) -> tuple[EngineOpener, EngineOpener]:
     "shared",
     "sequences whose names and prefixes nest share no key, and foreign keys are left alone (etcd)",
 )
-def test_a_prefix_that_nests_in_a_sequence_shares_nothing_with_it(etcd: Etcd) -> None:
+def test_a_prefix_inside_a_sequence_shares_nothing_with_it(etcd: Etcd) -> None:
     outer, inner = nested(etcd)
     with closing(inner.open()) as store:
         clean(outer)
@@ -164,7 +164,7 @@ def test_a_prefix_that_nests_in_a_sequence_shares_nothing_with_it(etcd: Etcd) ->
 
 
 @pytest.mark.proves("shared", "sequences whose names and prefixes…", control="with one slash")
-def test_with_one_slash_the_records_would_be_among_those_of_others(
+def test_with_one_slash_records_of_sequences_would_mix(
     etcd: Etcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def records_as_before(self: etcd_store.EtcdLink, _: str) -> tuple[Records, str]:
@@ -181,7 +181,7 @@ def test_with_one_slash_the_records_would_be_among_those_of_others(
 
 
 @pytest.mark.proves("shared", "sequences whose names and prefixes…")
-def test_what_is_no_record_is_left_alone_and_ends_no_start(etcd: Etcd) -> None:
+def test_a_foreign_entry_among_the_records_is_ignored(etcd: Etcd) -> None:
     prefix, foreign = str(uuid.uuid4()), {}
     made = opener_at(f"{etcd.url}/{prefix}", "fib")
     assert made.create(0) is None
@@ -213,7 +213,7 @@ def test_a_prefix_with_two_slashes_in_a_row_is_rejected() -> None:
 
 
 @pytest.mark.proves("shared", "a missing right, or a…")
-def test_an_engine_that_is_too_old_is_not_used(
+def test_an_engine_that_is_too_old_is_rejected(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgresql_store, "OLDEST", 99)

@@ -48,7 +48,7 @@ def opened(url: str) -> EngineStore:
         ("7.4.1", "always", None, False),
     ],
 )
-def test_what_redis_is_waited_for_goes_by_its_version_and_settings(
+def test_what_to_wait_for_depends_on_redis_version_and_settings(
     version: str, fsync: str, risk: Risk | None, waits: bool, replicas: int
 ) -> None:
     info = f"redis_version:{version}\r\n".encode(), b"connected_slaves:0\r\n"
@@ -86,7 +86,7 @@ def rights_are_enough(server: Redis, commands: Sequence[str]) -> bool:
 
 @pytest.mark.proves("shared", "a Redis user with the documented rights, and no other, can step")
 @pytest.mark.usefixtures("patient", "processes")
-def test_the_documented_rights_are_enough_and_each_is_needed(
+def test_the_documented_permissions_are_sufficient_and_necessary(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_KEYED", 1)
@@ -157,7 +157,7 @@ def moved(
     "batch (Redis)",
 )
 @pytest.mark.parametrize("reads", [True, False], ids=["read", "batch"])
-def test_a_server_that_was_made_a_replica_is_not_believed(moved: Moved, reads: bool) -> None:
+def test_a_server_demoted_to_a_replica_is_not_used(moved: Moved, reads: bool) -> None:
     """Its clients stay connected to it."""
     if reads:
         assert moved.far.read() == 7
@@ -172,7 +172,7 @@ def test_a_server_that_was_made_a_replica_is_not_believed(moved: Moved, reads: b
     "shared", "a server that is made…", control="its role not asked with each reply"
 )
 @pytest.mark.parametrize("moved", ["apart"], indirect=True)
-def test_without_its_role_a_replica_would_show_what_is_old(
+def test_without_the_role_check_a_replica_would_show_a_stale_index(
     moved: Moved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -185,7 +185,7 @@ def test_without_its_role_a_replica_would_show_what_is_old(
 # Sentinel
 
 
-def test_a_url_of_sentinels_names_them_and_the_primary() -> None:
+def test_a_url_of_sentinels_has_them_and_the_primary() -> None:
     url = "redis+sentinel://u:p%40@one,[::1]:2/main/3?socket_keepalive=1"
     sentinels = Sentinels(url)
     assert sentinels.members == [("one", 26379), ("::1", 2)]
@@ -193,7 +193,7 @@ def test_a_url_of_sentinels_names_them_and_the_primary() -> None:
     assert shown(url) == "redis+sentinel://one,[::1]:2/main/3"
 
 
-def test_sentinels_that_do_not_answer_are_trouble_that_passes() -> None:
+def test_silent_sentinels_make_the_store_unavailable() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as nobody:
         port = nobody.getsockname()[1]
     with pytest.raises(EngineUnavailableError, match="none of the Sentinels") as unavailable:
@@ -227,7 +227,7 @@ class NoRedis(socketserver.BaseRequestHandler):
         b"*2\r\n$7\r\nversion\r\n*0\r\n",
     ],
 )
-def test_what_is_no_redis_is_unavailable_and_not_a_traceback(
+def test_a_server_that_is_not_redis_is_unavailable_without_a_traceback(
     says: bytes, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(NoRedis, "says", says)

@@ -55,7 +55,7 @@ def make(database: Path, index: int) -> None:
 
 
 @pytest.mark.parametrize("index", [0, 1, 10**9, MAX_INDEX])
-def test_a_database_that_was_never_there_is_made_at_the_index(database: Path, index: int) -> None:
+def test_a_missing_database_is_created_at_the_index(database: Path, index: int) -> None:
     assert SqliteOpener(database).set_index(index) == Moved(None, None)
     assert index_of(database) == index
 
@@ -79,7 +79,7 @@ def test_the_index_is_lowered_only_with_lower(database: Path) -> None:
     assert index_of(database) == 49
 
 
-def test_a_lowered_database_is_served_after_a_power_cut_too(database: Path) -> None:
+def test_a_lowered_database_is_served_after_a_power_cut(database: Path) -> None:
     make(database, 50)
     SqliteOpener(database).set_index(49, lower=True)
     record = read(database)
@@ -92,7 +92,7 @@ def test_a_lowered_database_is_served_after_a_power_cut_too(database: Path) -> N
 
 @pytest.mark.processes
 @pytest.mark.parametrize("level", ["full", "normal"])
-def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, level: str) -> None:
+def test_a_database_that_lost_steps_is_set_to_its_former_index(database: Path, level: str) -> None:
     serve_and_be_killed(database, "normal" if level == "normal" else "full")
     files.wal_path(database).unlink()
     with pytest.raises(LowerError, match="has reached index 5"):
@@ -106,7 +106,7 @@ def test_a_database_that_has_lost_steps_is_set_where_it_stood(database: Path, le
 @pytest.mark.proves("person", "what can't be trusted is kept, what is not ours is not touched")
 @pytest.mark.processes
 @pytest.mark.parametrize("invalid", INVALID_DATABASES[::2], ids=lambda invalid: invalid.name)
-def test_an_untrusted_file_is_kept_and_a_foreign_one_left_alone(
+def test_an_invalid_file_is_kept_and_a_foreign_one_untouched(
     database: Path, invalid: InvalidDatabase
 ) -> None:
     sqlite_file.create(database, 5)
@@ -147,7 +147,7 @@ def test_a_folder_a_link_or_a_pipe_is_not_set_aside(
     assert database.lstat().st_ino == before
 
 
-def test_what_is_kept_does_not_replace_what_was_kept_before(database: Path) -> None:
+def test_a_file_set_aside_does_not_replace_an_earlier_one(database: Path) -> None:
     for number in (1, 2, 3):
         database.write_bytes(b"damaged %d" % number)
         SqliteOpener(database).set_index(number)
@@ -172,7 +172,7 @@ def test_nothing_is_set_while_another_process_holds_the_lock(database: Path) -> 
 @pytest.mark.proves("person", "a server that starts meanwhile waits")
 @pytest.mark.proves("start", "`set-index`", "a server that starts")
 @pytest.mark.processes
-def test_a_server_that_starts_meanwhile_goes_on_from_the_index(
+def test_a_server_that_starts_meanwhile_continues_from_the_index(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     servers: list[ServerProcess] = []
@@ -189,7 +189,7 @@ def test_a_server_that_starts_meanwhile_goes_on_from_the_index(
 
 
 @pytest.mark.usefixtures("root")
-def test_what_root_makes_belongs_to_the_owner_of_the_folder() -> None:
+def test_files_created_by_root_belong_to_the_owner_of_the_folder() -> None:
     # Not under tmp_path, which its owner alone may enter.
     folder = Path(tempfile.mkdtemp(prefix="fibcore-"))
     try:
@@ -205,7 +205,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_folder() -> None:
 
 @pytest.mark.proves("start", "`set-index`", "the making of the backup copy")
 @pytest.mark.parametrize("moment", ["before the copy has its name", "when it has it"])
-def test_a_copy_being_made_does_not_speak_against_a_lower_index(
+def test_a_copy_being_made_is_no_evidence_against_a_lower_index(
     database: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     make(database, 50)
@@ -231,7 +231,7 @@ def test_a_copy_being_made_does_not_speak_against_a_lower_index(
 
 
 @pytest.mark.proves("start", "`set-index`", "the making of the backup…")
-def test_a_copy_made_while_lowering_does_not_speak_against_it(
+def test_a_copy_made_while_lowering_is_no_evidence_against_it(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(database, 50)
@@ -288,7 +288,7 @@ def damaged(database: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_interrupted_anywhere_it_stands_as_before_or_as_asked(
+def test_interrupted_anywhere_the_index_is_the_old_or_the_new_one(
     tmp_path: Path, prepare: Callable[[Path], None], index: int, expected: set[int | None]
 ) -> None:
     original = tmp_path / "original"
@@ -302,7 +302,7 @@ def test_interrupted_anywhere_it_stands_as_before_or_as_asked(
 
 @pytest.mark.proves("person", "killed at any line, it…", control="in another order it begins at 0")
 @pytest.mark.processes
-def test_interrupted_it_would_begin_at_0_without_its_mark_first(tmp_path: Path) -> None:
+def test_without_the_mark_first_an_interruption_would_start_at_0(tmp_path: Path) -> None:
     """The mark is set before the database is written."""
     original = tmp_path / "original"
     original.mkdir()
@@ -336,7 +336,7 @@ sqlite_opener.SqliteStore.set_index = set_index
 @pytest.mark.parametrize(
     ("order", "expected"), [("", {51, None}), (KEYS_DROPPED_FIRST, {51, None, 52})]
 )
-def test_interrupted_anywhere_no_key_is_taken_for_new(
+def test_interrupted_anywhere_no_used_key_counts_as_new(
     tmp_path: Path, order: str, expected: set[int | None]
 ) -> None:
     """A key is answered with the step that it made, or rejected. Done a second time it is 52."""
@@ -388,7 +388,7 @@ def test_a_database_is_copied_while_it_is_written_to(database: Path, tmp_path: P
 
 
 @pytest.mark.processes
-def test_a_database_that_has_lost_steps_is_not_copied(database: Path, tmp_path: Path) -> None:
+def test_a_database_that_lost_steps_is_not_copied(database: Path, tmp_path: Path) -> None:
     without_its_wal(database)
     with pytest.raises(DatabaseInvalidError, match="index 5 was committed"):
         SqliteOpener(database).backup(tmp_path / "backup.db")
@@ -396,7 +396,7 @@ def test_a_database_that_has_lost_steps_is_not_copied(database: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("suffix", ["", "-journal", "-shm", "-wal", ".lock", ".mark", ".backup"])
-def test_a_backup_never_takes_the_place_of_a_database_file(database: Path, suffix: str) -> None:
+def test_a_backup_never_replaces_a_file_of_the_database(database: Path, suffix: str) -> None:
     make(database, 50)
     before = contents(database.parent)
     target = database.parent / ".." / database.parent.name / (database.name + suffix)
@@ -405,7 +405,7 @@ def test_a_backup_never_takes_the_place_of_a_database_file(database: Path, suffi
     assert contents(database.parent) == before
 
 
-def test_a_backup_never_takes_the_place_of_something_else(database: Path, tmp_path: Path) -> None:
+def test_a_backup_never_replaces_a_foreign_file(database: Path, tmp_path: Path) -> None:
     make(database, 50)
     target = tmp_path / "letter.txt"
     target.write_text("Dear")
@@ -416,7 +416,7 @@ def test_a_backup_never_takes_the_place_of_something_else(database: Path, tmp_pa
 
 
 @pytest.mark.parametrize("suffix", [".lock", ".mark"])
-def test_a_backup_never_takes_the_place_of_another_database(
+def test_a_backup_never_replaces_another_database(
     database: Path, tmp_path: Path, suffix: str
 ) -> None:
     make(database, 50)
@@ -433,7 +433,7 @@ def test_a_backup_never_takes_the_place_of_another_database(
     assert sqlite_file.verify_file(other) == 8
 
 
-def test_a_file_that_a_person_has_named_new_is_left_alone(database: Path, tmp_path: Path) -> None:
+def test_a_persons_file_named_new_is_left_alone(database: Path, tmp_path: Path) -> None:
     """It may be the next database, or an earlier copy."""
     for path in (database, tmp_path / "copy.db"):
         sqlite_file.create(path.with_name(f"{path.name}.new"), 9)
@@ -443,7 +443,7 @@ def test_a_file_that_a_person_has_named_new_is_left_alone(database: Path, tmp_pa
         assert sqlite_file.verify_file(path.with_name(f"{path.name}.new")) == 9
 
 
-def test_a_copy_that_another_process_writes_too_is_not_named(
+def test_a_copy_that_another_process_also_writes_is_not_reported(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What has been verified is what gets the name, though both write the same file first."""
@@ -466,7 +466,7 @@ def test_a_copy_that_another_process_writes_too_is_not_named(
     assert files.new_path(target).read_bytes() == b"half of"
 
 
-def test_a_copy_that_can_not_be_written_leaves_the_older_one(
+def test_a_copy_that_cannot_be_written_leaves_the_older_one(
     database: Path, tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     make(database, 50)

@@ -25,13 +25,13 @@ from tests.support.invalid_databases import change, change_in_the_wal, contents
 # Creation
 
 
-def test_a_new_database_stands_at_0_and_is_the_only_file(database: Path) -> None:
+def test_a_new_database_is_at_0_and_is_the_only_file(database: Path) -> None:
     sqlite_file.create(database)
     assert [path.name for path in database.parent.iterdir()] == [database.name]
     assert sqlite_file.verify_file(database) == 0
 
 
-def test_a_database_says_what_it_is(database: Path) -> None:
+def test_a_database_has_an_application_id(database: Path) -> None:
     sqlite_file.create(database)
     with closing(sqlite_file.connect(database)) as connection:
         for pragma, value in [
@@ -42,7 +42,7 @@ def test_a_database_says_what_it_is(database: Path) -> None:
             assert connection.execute(f"PRAGMA {pragma}").fetchone() == (value,)
 
 
-def test_a_path_of_odd_characters_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_path_may_have_odd_characters(tmp_path: Path) -> None:
     database = tmp_path / "100% ?mode=ro&x#y ü.db"
     sqlite_file.create(database, 7)
     assert sqlite_file.verify_file(database) == 7
@@ -51,7 +51,7 @@ def test_a_path_of_odd_characters_is_taken_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.proves("4", "killed at any line of its creation")
 @pytest.mark.processes
-def test_creation_killed_at_any_line_leaves_a_database_or_none(tmp_path: Path) -> None:
+def test_killed_at_any_line_creation_leaves_a_valid_database_or_none(tmp_path: Path) -> None:
     original = tmp_path / "original"
     original.mkdir()
     found = set()
@@ -67,7 +67,7 @@ def test_creation_killed_at_any_line_leaves_a_database_or_none(tmp_path: Path) -
     assert found == {False, True}
 
 
-def test_a_new_database_is_durable_with_the_folder_made_for_it(
+def test_a_new_database_and_its_folder_are_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced = []
@@ -82,7 +82,7 @@ def test_a_new_database_is_durable_with_the_folder_made_for_it(
 
 
 @pytest.mark.parametrize("make", ["create", "copy"])
-def test_a_file_is_on_disk_before_its_name_and_that_before_use(
+def test_a_file_is_synced_before_it_is_named_and_its_name_before_use(
     database: Path, monkeypatch: pytest.MonkeyPatch, make: str
 ) -> None:
     target = database
@@ -111,7 +111,7 @@ def test_a_file_is_on_disk_before_its_name_and_that_before_use(
 
 
 @pytest.mark.parametrize("remains", ["", "-wal", ".mark", ".backup"])
-def test_a_database_is_never_created_over_what_remains_of_one(database: Path, remains: str) -> None:
+def test_a_database_is_never_created_over_remains_of_another(database: Path, remains: str) -> None:
     remain = database.with_name(database.name + remains)
     remain.write_bytes(b"something")
     before = contents(database.parent)
@@ -128,7 +128,7 @@ def test_a_database_is_never_created_over_what_remains_of_one(database: Path, re
 # Failure: test_sqlite_store.py has the ways in which a file can be bad
 
 
-def test_a_database_that_is_missing_is_invalid_and_not_created(database: Path) -> None:
+def test_a_missing_database_is_invalid_and_not_created(database: Path) -> None:
     with pytest.raises(StoreNotThereError):
         sqlite_file.verify_file(database)
     assert contents(database.parent) == {}
@@ -138,7 +138,7 @@ def test_a_database_that_is_missing_is_invalid_and_not_created(database: Path) -
 @given(at=st.integers(0, 2**16), bit=st.integers(0, 7))
 @example(at=-1, bit=0)  # the last bit of the digest, which is the last thing in the file
 @example(at=-9, bit=0)  # the last bit of the index, which is before it
-def test_a_flipped_bit_never_makes_another_index(
+def test_a_flipped_bit_never_changes_the_index(
     tmp_path_factory: pytest.TempPathFactory, at: int, bit: int
 ) -> None:
     good = tmp_path_factory.getbasetemp() / "good.db"
@@ -159,7 +159,7 @@ def test_a_flipped_bit_never_makes_another_index(
 
 
 @pytest.mark.processes
-def test_what_the_wal_alone_has_is_read_and_reading_changes_nothing(database: Path) -> None:
+def test_steps_in_the_wal_are_read_and_reading_changes_nothing(database: Path) -> None:
     sqlite_file.create(database, 5)
     change_in_the_wal(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
     before = contents(database.parent)
@@ -183,7 +183,7 @@ def copy(database: Path, target: Path) -> int:
 
 
 @pytest.mark.processes
-def test_a_copy_is_a_database_of_its_own_and_the_only_new_file(database: Path) -> None:
+def test_a_copy_is_an_independent_database_and_the_only_new_file(database: Path) -> None:
     sqlite_file.create(database, 5)
     change_in_the_wal(database, f"UPDATE sequence SET n = 6, digest = x'{digest(6)}'")
     backup_copy = files.backup_copy_path(database)
@@ -201,7 +201,7 @@ def test_a_copy_is_a_database_of_its_own_and_the_only_new_file(database: Path) -
 @pytest.mark.parametrize(
     "statement", ["UPDATE sequence SET n = 6", "DELETE FROM sequence", "PRAGMA user_version = 2"]
 )
-def test_a_copy_that_does_not_prove_good_leaves_the_one_before(
+def test_a_copy_that_fails_verification_leaves_the_older_one(
     database: Path, statement: str
 ) -> None:
     sqlite_file.create(database, 5)
@@ -217,7 +217,7 @@ def test_a_copy_that_does_not_prove_good_leaves_the_one_before(
 
 @pytest.mark.proves("disk", "copying is interrupted", "the old copy is there, or the new one")
 @pytest.mark.processes
-def test_copying_killed_at_any_line_leaves_a_whole_copy(tmp_path: Path) -> None:
+def test_killed_at_any_line_copying_leaves_a_complete_copy(tmp_path: Path) -> None:
     original = tmp_path / "original"
     original.mkdir()
     sqlite_file.create(original / "fibcore.db", 6)
@@ -255,7 +255,7 @@ def failure(number: int | str) -> sqlite3.Error | OSError:
     [*("FULL", "IOERR_FSYNC", "IOERR_READ", "NOMEM", "CANTOPEN"), errno.ENOSPC, errno.EIO],
 )
 @pytest.mark.parametrize("is_there", [True, False])
-def test_an_error_that_can_pass_makes_the_store_unavailable(
+def test_a_temporary_error_makes_the_store_unavailable(
     database: Path, number: int | str, is_there: bool
 ) -> None:
     if is_there:
@@ -284,7 +284,7 @@ def test_an_error_that_can_pass_makes_the_store_unavailable(
         ),
     ],
 )
-def test_a_lock_an_invalid_database_and_a_missing_right_are_told_apart(
+def test_a_lock_an_invalid_database_and_a_missing_permission_differ(
     database: Path, number: int | str, kind: type[Exception], begins: str
 ) -> None:
     database.touch()
@@ -293,7 +293,7 @@ def test_a_lock_an_invalid_database_and_a_missing_right_are_told_apart(
     assert explain(explained).startswith(begins.format(database))
 
 
-def test_what_can_not_be_opened_where_no_file_can_be_is_invalid(tmp_path: Path) -> None:
+def test_a_path_on_which_no_file_can_exist_is_invalid(tmp_path: Path) -> None:
     tmp_path.joinpath("file").touch()
     for path in (tmp_path / "file" / "x", tmp_path):
         explained = sqlite_file.explain(failure("CANTOPEN"), path)

@@ -60,7 +60,7 @@ def test_a_database_is_opened_and_stepped_beside_a_reader(
 
 @pytest.mark.proves("disk", "a program keeps a read transaction open, and…")
 @pytest.mark.processes
-def test_readers_at_more_indexes_than_sqlite_has_marks_hold_up_nobody(database: Path) -> None:
+def test_more_readers_than_sqlite_has_marks_block_nobody(database: Path) -> None:
     sqlite_file.create(database)
     readers = []
     for index in range(8):
@@ -83,7 +83,7 @@ def test_readers_at_more_indexes_than_sqlite_has_marks_hold_up_nobody(database: 
     "what an earlier life left unsynced is on the disk",
 )
 @pytest.mark.processes
-def test_what_it_goes_on_in_is_written_again_before_its_sync(
+def test_a_continued_wal_is_rewritten_before_its_sync(
     left_by_a_killed_server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sync that failed in the life before may have left it in the page cache alone."""
@@ -116,7 +116,7 @@ def test_what_it_goes_on_in_is_written_again_before_its_sync(
     "the log says how large the WAL has grown; it shrinks when the program has ended",
 )
 @pytest.mark.proves("bounds", "WAL", "a reader that stays in it")
-def test_a_wal_that_a_reader_lets_grow_is_reported_and_shrinks(
+def test_a_wal_grown_by_a_reader_is_reported_and_shrinks(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -159,7 +159,7 @@ class Unmoved(sqlite3.Connection):
 
 
 @pytest.mark.proves("5", "the WAL grows because it can't be moved into the database")
-def test_a_wal_that_can_not_be_moved_into_the_database_ends_the_server(
+def test_a_failing_checkpoint_ends_the_server(
     database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No program is blamed for it, and the WAL does not grow until the disk is full."""
@@ -170,7 +170,7 @@ def test_a_wal_that_can_not_be_moved_into_the_database_ends_the_server(
         assert "another program" not in caplog.text
 
 
-def test_a_wal_whose_size_is_unknown_keeps_nobody_from_committing(database: Path) -> None:
+def test_a_wal_of_unknown_size_does_not_prevent_commits(database: Path) -> None:
     with closing(SqliteStore(database, "off")) as store:
         files.wal_path(database).unlink()
         for _ in range(2 * WAL_PAGES):

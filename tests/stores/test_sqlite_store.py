@@ -46,7 +46,7 @@ def test_closing_twice_is_allowed(database: Path) -> None:
 @pytest.mark.proves("4", "empty, foreign, corrupt, cut short, of a later format, a link, and so on")
 @pytest.mark.processes
 @pytest.mark.parametrize("invalid", INVALID_DATABASES, ids=lambda invalid: invalid.name)
-def test_a_database_that_can_not_be_trusted_is_invalid(
+def test_a_database_that_cannot_be_trusted_is_invalid(
     database: Path, invalid: InvalidDatabase
 ) -> None:
     sqlite_file.create(database, 5)
@@ -65,7 +65,7 @@ def test_a_database_that_can_not_be_trusted_is_invalid(
     assert "\n" not in message
 
 
-def test_a_database_that_commits_no_step_is_invalid(database: Path) -> None:
+def test_a_database_that_cannot_commit_a_step_is_invalid(database: Path) -> None:
     sqlite_file.create(database, 5)
     change(
         database,
@@ -104,7 +104,7 @@ def folder_of_nobody() -> Iterator[Path]:
     ],
     ids=["neither", "not read", "not written"],
 )
-def test_a_right_to_the_database_that_is_missing_is_named_and_may_come(
+def test_a_missing_permission_is_named_and_may_be_granted(
     folder_of_nobody: Path, mode: int, complaint: str
 ) -> None:
     database = folder_of_nobody / "fibcore.db"
@@ -130,7 +130,7 @@ def test_a_right_to_the_database_that_is_missing_is_named_and_may_come(
 # Committing
 
 
-def test_what_is_committed_is_seen_when_commit_returns(database: Path) -> None:
+def test_a_step_is_visible_when_commit_returns(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         for index in (1, 2, 100, 2**40, MAX_INDEX):
             store.commit(index)
@@ -139,9 +139,7 @@ def test_what_is_committed_is_seen_when_commit_returns(database: Path) -> None:
 
 @pytest.mark.proves("5", "what an earlier life left unsynced is synced first, at any level")
 @pytest.mark.processes
-def test_what_an_earlier_life_left_in_the_wal_does_not_count(
-    database: Path, tmp_path: Path
-) -> None:
+def test_old_frames_in_the_wal_do_not_count(database: Path, tmp_path: Path) -> None:
     program = """
 import os, sys
 from pathlib import Path
@@ -164,7 +162,7 @@ os._exit(0)
 
 @pytest.mark.proves("5", "what an earlier life left…")
 @pytest.mark.parametrize("level", SYNCHRONOUS)
-def test_the_wal_of_an_earlier_life_is_synced_at_any_level(
+def test_the_wal_of_an_earlier_process_is_synced_at_any_level(
     database: Path, level: Synchronous, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sqlite_file.create(database, 5)
@@ -184,7 +182,7 @@ def test_the_wal_of_an_earlier_life_is_synced_at_any_level(
 
 
 @pytest.mark.parametrize(("level", "number"), [("off", 0), ("normal", 1), ("full", 2)])
-def test_the_level_of_durability_is_set_in_so_many_words(
+def test_the_level_of_durability_is_set_explicitly(
     database: Path, level: Synchronous, number: int
 ) -> None:
     with closing(SqliteStore(database, level)) as store:
@@ -193,7 +191,7 @@ def test_the_level_of_durability_is_set_in_so_many_words(
 
 
 @pytest.mark.proves("6", "the WAL on disk")
-def test_the_wal_does_not_grow_without_bound(database: Path) -> None:
+def test_the_wal_is_bounded(database: Path) -> None:
     with closing(SqliteStore(database, "off")) as store:
         reserved = wal_of(database).stat().st_size
         for index in range(1, 3 * WAL_PAGES):
@@ -203,7 +201,7 @@ def test_the_wal_does_not_grow_without_bound(database: Path) -> None:
         assert reserved == 32 + 2 * WAL_PAGES * (sqlite_file.PAGE_SIZE + 24)
 
 
-def test_a_wal_that_is_larger_than_its_reserve_is_taken_over(
+def test_a_wal_larger_than_its_reserve_is_taken_over(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(SqliteStore(database)) as store:
@@ -220,7 +218,7 @@ def test_a_wal_that_is_larger_than_its_reserve_is_taken_over(
 
 @pytest.mark.proves("2", "a second writer is found out at its commit")
 @pytest.mark.proves("commit", "another writer")
-def test_a_commit_over_another_processs_write_fails(database: Path) -> None:
+def test_a_commit_after_a_write_of_another_process_fails(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         store.commit(5)
         digest = sqlite_file.index_digest(9).hex()
@@ -265,7 +263,7 @@ def test_a_store_opened_beside_a_commit_leaves_its_mark_alone(
     assert open_while_another_commits(database, monkeypatch) == 6
 
 
-def test_a_mark_taken_over_as_of_the_read_would_be_set_back(
+def test_a_mark_taken_over_after_the_read_would_be_lowered(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
@@ -295,7 +293,7 @@ def test_a_store_whose_first_commit_meets_a_writer_is_busy(
         assert store.read() == 9
 
 
-def test_a_database_taken_out_of_wal_mode_is_put_back(database: Path) -> None:
+def test_a_database_not_in_wal_mode_is_put_back_into_it(database: Path) -> None:
     sqlite_file.create(database, 5)
     change(database, "PRAGMA journal_mode = delete")
     with closing(SqliteStore(database)) as store:
@@ -304,7 +302,7 @@ def test_a_database_taken_out_of_wal_mode_is_put_back(database: Path) -> None:
     assert index_on_disk(database) == 6
 
 
-def test_it_advances_from_where_it_stands_and_only_as_it_may(database: Path) -> None:
+def test_a_step_starts_at_the_index_and_respects_the_limit(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         assert store.advance(5) == 5
         assert store.advance(2, 5) == 7
@@ -317,14 +315,14 @@ def test_it_advances_from_where_it_stands_and_only_as_it_may(database: Path) -> 
     assert index_on_disk(database) == 10
 
 
-def test_a_commit_whose_row_is_gone_fails(database: Path) -> None:
+def test_a_commit_without_its_row_fails(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         change(database, "DELETE FROM sequence")
         with pytest.raises(AnotherWriterError):
             store.commit(1)
 
 
-def test_an_error_of_sqlite_at_a_commit_says_what_it_means(database: Path) -> None:
+def test_an_error_in_a_commit_is_explained(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         store._connection.close()
         with pytest.raises(CommitFailedError) as failed:

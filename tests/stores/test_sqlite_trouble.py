@@ -20,7 +20,7 @@ from tests.support.disks import SmallDisk, fill
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_a_database_on_a_full_disk_is_opened_when_there_is_room(
+def test_a_database_on_a_full_disk_is_opened_once_there_is_space(
     tmp_path: Path, small_disk: SmallDisk, is_there: bool
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
@@ -37,9 +37,7 @@ def test_a_database_on_a_full_disk_is_opened_when_there_is_room(
             assert store.read() == 5 * is_there
 
 
-def test_a_wal_that_gets_too_little_space_can_be_tried_again(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reserving_the_wal_can_be_retried(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite_file.create(database, 5)
     pwrite = os.pwrite
     with monkeypatch.context() as patch:
@@ -70,7 +68,7 @@ def step_on_a_full_disk(disk: Path) -> None:
 )
 @pytest.mark.proves("load", "a full disk")
 @pytest.mark.proves("bounds", "WAL", "space on the disk")
-def test_a_full_disk_keeps_nobody_from_stepping(tmp_path: Path, small_disk: SmallDisk) -> None:
+def test_a_full_disk_does_not_prevent_steps(tmp_path: Path, small_disk: SmallDisk) -> None:
     with small_disk(tmp_path / "disk") as disk:
         step_on_a_full_disk(disk)
 
@@ -80,7 +78,7 @@ def test_a_full_disk_keeps_nobody_from_stepping(tmp_path: Path, small_disk: Smal
     "it is full",
     control="the WAL took its space as it grew: a commit fails without space",
 )
-def test_a_wal_that_grew_would_fail_on_a_full_disk(
+def test_an_unreserved_wal_would_fail_on_a_full_disk(
     tmp_path: Path, small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SqliteStore, "_reserve_wal", lambda _: None)
@@ -154,7 +152,7 @@ def test_a_commit_waits_for_a_program_that_holds_the_write_lock(
 @pytest.mark.proves(
     "processes", "a commit has any other error, and may have written", "the process ends"
 )
-def test_an_error_of_a_commit_that_may_have_written_is_not_tried_again(database: Path) -> None:
+def test_a_commit_that_may_have_written_is_not_retried(database: Path) -> None:
     """The control: what is tried again is the lock alone."""
     with closing(SqliteStore(database)) as store:
         store._connection.close()
@@ -182,9 +180,7 @@ def test_a_database_with_a_second_name_is_invalid(database: Path, tmp_path: Path
     "a limit on the size of files (`ulimit -f`)",
     "503 until it is raised; the database is not invalid",
 )
-def test_a_limit_on_the_size_of_files_can_pass(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_limit_on_file_size_is_temporary(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says nothing of the database, which is not invalid: EFBIG, as ``ulimit -f`` has it."""
     sqlite_file.create(database, 5)
 
@@ -200,7 +196,7 @@ def test_a_limit_on_the_size_of_files_can_pass(
         assert store.read() == 5
 
 
-def test_a_database_that_another_program_holds_is_not_invalid(
+def test_a_database_locked_by_another_program_is_not_invalid(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.01)

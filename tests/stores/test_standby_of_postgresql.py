@@ -61,7 +61,7 @@ def opened(primary: Postgresql) -> Iterator[EngineStore]:
     "then is simulated",
 )
 @pytest.mark.usefixtures("patient")
-def test_what_a_reply_rests_on_is_asked_with_it(
+def test_the_confirmation_by_a_standby_is_read_with_the_reply(
     primary: Postgresql, standby: Standby, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The settings that are polled each second would show it, too."""
@@ -79,7 +79,7 @@ def test_what_a_reply_rests_on_is_asked_with_it(
 
 
 @pytest.mark.usefixtures("patient")
-def test_a_standby_is_not_connected_to_whatever_the_url_allows(standby: Standby) -> None:
+def test_a_standby_is_never_connected_to_whatever_the_url_allows(standby: Standby) -> None:
     engine = PostgresqlOpener(f"{standby.url}?target_session_attrs=any", "fibonacci")
     with pytest.raises(EngineUnavailableError, match="it is a standby, not the primary"):
         engine.open()
@@ -92,7 +92,7 @@ def test_a_standby_is_not_connected_to_whatever_the_url_allows(standby: Standby)
 )
 @pytest.mark.parametrize("heard", [True, False], ids=["", "without the warning"])
 @pytest.mark.usefixtures("patient")
-def test_a_wait_for_a_standby_that_is_cancelled_is_no_reply(
+def test_a_cancelled_wait_for_a_standby_leaves_a_doubt(
     primary: Postgresql, standby: Standby, heard: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server warns of it, and goes on as if the standby had confirmed."""

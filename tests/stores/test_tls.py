@@ -60,7 +60,7 @@ class TlsEtcd(Etcd):
 
 @pytest.mark.proves("shared", "over TLS a server shows a certificate that is trusted")
 @pytest.mark.parametrize(("kind", "option"), [(TlsRedis, "ssl_ca_certs"), (TlsEtcd, "cacert")])
-def test_over_tls_a_server_shows_a_certificate_that_is_trusted(
+def test_over_tls_only_a_trusted_certificate_is_accepted(
     kind: type[TlsRedis | TlsEtcd], option: str
 ) -> None:
     with kind() as engine:

@@ -40,7 +40,7 @@ from fibcore.stores.urls import parse, shown, without_secrets
         ("etcd://u:p@[fe80::1%25eth0]:2379,b/prefix", "etcd://[fe80::1%25eth0]:2379,b/prefix"),
     ],
 )
-def test_of_a_url_that_is_accepted_scheme_hosts_and_path_are_shown(url: str, visible: str) -> None:
+def test_a_valid_url_is_shown_as_scheme_hosts_and_path(url: str, visible: str) -> None:
     parse(url)
     assert shown(url) == visible
 
@@ -73,9 +73,7 @@ def test_of_a_url_that_is_accepted_scheme_hosts_and_path_are_shown(url: str, vis
         ("var/fibcore.db", "var/fibcore.db", "does not begin with a scheme and ://"),
     ],
 )
-def test_of_a_url_that_is_not_accepted_the_scheme_is_shown(
-    url: str, visible: str, why: str
-) -> None:
+def test_an_invalid_url_is_shown_as_its_scheme(url: str, visible: str, why: str) -> None:
     assert shown(url) == visible
     with pytest.raises(ValueError, match=re.escape(why)):
         parse(url)
@@ -101,13 +99,13 @@ def test_of_a_url_that_is_not_accepted_the_scheme_is_shown(
         ("rediss://u:secret@h?ssl_cert_reqs=maybe", "Invalid SSL Certificate"),
     ],
 )
-def test_an_engine_rejects_a_url_that_names_it_wrongly(url: str, reason: str) -> None:
+def test_an_engine_rejects_an_invalid_url(url: str, reason: str) -> None:
     with pytest.raises(UrlInvalidError, match=reason) as invalid:
         Settings.from_environ({"FIB_STORE": url}).opener()
     assert "secret" not in str(invalid.value)
 
 
-def test_what_a_driver_says_has_no_part_of_a_password() -> None:
+def test_messages_of_drivers_are_shown_without_passwords() -> None:
     url = "postgresql://u:sec%20ret@h/db?password=other&rest=of%20it"
     told = "bad: sec%20ret, sec ret, other, rest, of%20it, db"
     assert without_secrets(told, url) == "bad: ***, ***, ***, ***, ***, db"
@@ -131,9 +129,7 @@ VALUES = st.sampled_from(["", "0", "1", "-1", "1e999", "yes", "None", "[]", "%ff
 
 @pytest.mark.parametrize("scheme", ENGINES)
 @given(st.data())
-def test_whatever_options_a_url_has_it_is_a_store_or_a_problem(
-    scheme: str, data: st.DataObject
-) -> None:
+def test_any_options_in_a_url_give_a_store_or_a_problem(scheme: str, data: st.DataObject) -> None:
     (known,) = (names for driver, names in NAMES.items() if scheme.startswith(driver))
     names = st.sampled_from([*known, "unknown"])
     options = data.draw(st.lists(st.tuples(names, VALUES), max_size=3))
@@ -242,14 +238,14 @@ def test_a_member_has_a_host_and_a_port(text: str, member: tuple[str, int]) -> N
     assert parse(f"etcd://{text}").members(7) == [member]
 
 
-def test_a_member_without_a_host_is_none() -> None:
+def test_a_member_without_a_host_is_rejected() -> None:
     for text in ("", ":8"):
         with pytest.raises(ValueError, match="it names no host"):
             parse(f"etcd://{text}").members(7)
 
 
 @pytest.mark.parametrize("end", ["", "/a/b", "?c=d", "/a/b?c=d"])
-def test_a_url_has_members_behind_its_user(end: str) -> None:
+def test_a_url_has_members_after_its_user(end: str) -> None:
     found = parse(f"etcd://u:p@one,[::1]:2{end}")
     assert (found.scheme, found.user) == ("etcd", "u:p@")
     assert found.members(7) == [("one", 7), ("::1", 2)]

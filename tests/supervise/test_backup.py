@@ -34,7 +34,7 @@ def copied(database: Path) -> int:
     return sqlite_file.verify_file(files.backup_copy_path(database))
 
 
-def test_the_copy_is_verified_and_stands_at_the_databases_index(
+def test_the_copy_is_verified_and_at_the_index_of_the_database(
     store: SqliteStore, database: Path
 ) -> None:
     backup_copy = BackupCopy(database)
@@ -67,9 +67,7 @@ def test_the_database_and_its_wal_are_not_written_to(store: SqliteStore, databas
 
 @pytest.mark.proves("disk", "the copying meets the server's commits", "neither waits for the other")
 @pytest.mark.proves("commit", "the copying of the database")
-def test_it_does_not_wait_for_a_writer_nor_a_writer_for_it(
-    store: SqliteStore, database: Path
-) -> None:
+def test_backup_and_writer_do_not_wait_for_each_other(store: SqliteStore, database: Path) -> None:
     store.commit(7)
     with closing(sqlite3.connect(database, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
@@ -101,7 +99,7 @@ def test_the_wal_stays_bounded_under_a_steady_load(store: SqliteStore, database:
 
 
 @pytest.mark.proves("6", "the WAL on disk", control="without checkpoints")
-def test_the_wal_would_grow_past_its_bound_without_checkpoints(
+def test_without_checkpoints_the_wal_would_grow_past_its_bound(
     store: SqliteStore, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store._connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -109,7 +107,7 @@ def test_the_wal_would_grow_past_its_bound_without_checkpoints(
     assert largest_wal(store, database) > 2 * RESERVED
 
 
-def test_a_right_that_is_missing_after_a_copy_is_reported_and_ends_nothing(
+def test_a_permission_missing_after_a_copy_is_reported(
     store: SqliteStore, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = sqlite_file.copy
@@ -130,9 +128,7 @@ def test_a_right_that_is_missing_after_a_copy_is_reported_and_ends_nothing(
     "no backup copy can be made",
     "steps go on; /health warns, with a metric and an alert, until one is made",
 )
-def test_why_no_copy_can_be_made_is_left_for_health_until_one_is_made(
-    store: SqliteStore, database: Path
-) -> None:
+def test_health_has_the_reason_until_a_copy_is_made(store: SqliteStore, database: Path) -> None:
     problem = files.backup_problem_path(database)
     store.commit(1)
     backup_copy = BackupCopy(database)
@@ -170,27 +166,29 @@ def copied_of_a_step_that_is_not_recorded(database: Path) -> tuple[int, int]:
     "a server is killed in a commit, and its step can be read",
     "it is copied when the next server has synced and recorded it",
 )
-def test_a_step_is_copied_when_it_is_recorded_and_not_before(database: Path) -> None:
+def test_a_step_is_copied_only_once_it_is_recorded(database: Path) -> None:
     assert copied_of_a_step_that_is_not_recorded(database) == (0, 2)
 
 
 @pytest.mark.proves(
     "disk", "a server is killed in…", control="without the high-water mark it is copied at once"
 )
-def test_a_step_that_may_be_lost_would_be_copied_without_the_mark(
+def test_without_the_mark_an_unsynced_step_would_be_copied(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(high_water_mark, "read", lambda _: None)
     assert copied_of_a_step_that_is_not_recorded(database) == (2, 2)
 
 
-def test_a_missing_database_is_not_made(database: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_database_is_not_created(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     BackupCopy(database).refresh()
     assert list(database.parent.iterdir()) == []
     assert caplog.text == ""
 
 
-def test_a_damaged_database_leaves_the_copy_and_is_reported_once_each_time(
+def test_a_damaged_database_leaves_the_copy_and_is_reported_once(
     store: SqliteStore, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.commit(1)
@@ -205,7 +203,7 @@ def test_a_damaged_database_leaves_the_copy_and_is_reported_once_each_time(
     assert f"The backup copy {files.backup_copy_path(database)} was not refreshed." in caplog.text
 
 
-def test_that_copies_are_made_is_logged_once_an_hour(
+def test_copies_are_logged_once_an_hour(
     store: SqliteStore,
     database: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -225,7 +223,7 @@ def test_that_copies_are_made_is_logged_once_an_hour(
     ]
 
 
-def test_a_database_that_went_back_leaves_the_copy(
+def test_a_database_with_a_lower_index_leaves_the_copy(
     store: SqliteStore, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.commit(10)
@@ -253,9 +251,7 @@ def test_a_damaged_copy_is_replaced(
 
 
 @pytest.mark.proves("disk", "the backup copy is damaged", "another takes its place")
-def test_a_copy_that_is_damaged_between_two_looks_is_replaced(
-    store: SqliteStore, database: Path
-) -> None:
+def test_a_copy_damaged_between_two_checks_is_replaced(store: SqliteStore, database: Path) -> None:
     """While no step is made, too: ``fibcore verify`` says that it is replaced."""
     store.commit(3)
     backup_copy = BackupCopy(database)
@@ -265,7 +261,7 @@ def test_a_copy_that_is_damaged_between_two_looks_is_replaced(
     assert copied(database) == 3
 
 
-def test_a_copy_that_was_taken_away_is_made_anew(store: SqliteStore, database: Path) -> None:
+def test_a_deleted_copy_is_made_again(store: SqliteStore, database: Path) -> None:
     store.commit(6)
     backup_copy = BackupCopy(database)
     backup_copy.refresh()
@@ -274,7 +270,7 @@ def test_a_copy_that_was_taken_away_is_made_anew(store: SqliteStore, database: P
     assert copied(database) == 6
 
 
-def test_a_full_disk_leaves_the_copy_and_the_loop_goes_on(
+def test_a_full_disk_leaves_the_copy_and_the_loop_continues(
     store: SqliteStore,
     database: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -300,7 +296,7 @@ class NoMoreSleepError(Exception):
     """Ends a loop that has none."""
 
 
-def test_it_looks_again_every_few_seconds(
+def test_the_database_is_checked_every_few_seconds(
     store: SqliteStore,
     database: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -324,7 +320,7 @@ def test_it_looks_again_every_few_seconds(
     assert f"{database} is copied every 7 s if its index has changed" in caplog.text
 
 
-def test_a_store_that_is_no_file_ends_it(
+def test_with_a_shared_store_the_program_exits(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "backup")

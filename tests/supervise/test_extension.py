@@ -35,7 +35,7 @@ def kill_all_at_one_moment(appliance: Supervised) -> None:
 
 @pytest.mark.proves("processes", "all four processes at one…")
 @pytest.mark.processes
-def test_the_socket_stays_open_while_all_processes_are_dead() -> None:
+def test_the_socket_stays_open_while_no_process_runs() -> None:
     """supervisord can't bind the address again: a child of the killed servers has the socket."""
     with Supervised(command=variant(leaves_its_socket_to_a_child)) as appliance:
         appliance.wait_until_all_run()
@@ -73,7 +73,7 @@ def test_without_the_extension_supervisord_would_end() -> None:
     control="both restarted at once: connections are refused until one has started",
 )
 @pytest.mark.processes
-def test_a_stop_of_both_closes_the_socket_and_a_start_opens_it() -> None:
+def test_stopping_both_closes_the_socket_and_a_start_opens_it() -> None:
     with Supervised() as appliance:
         appliance.wait_until_all_run()
         appliance.supervisorctl("stop", "web:*")
@@ -155,7 +155,7 @@ def watchdog(does: str) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.proves("processes", "the watchdog is stopped, or…")
 @pytest.mark.processes
-def test_a_watchdog_that_is_stopped_is_killed_at_the_second_tick(loaded: Loaded) -> None:
+def test_a_stopped_watchdog_is_killed_at_the_second_tick(loaded: Loaded) -> None:
     with watchdog(BEATS) as process:
         os.kill(process.pid, signal.SIGSTOP)
         until(lambda: states(process.pid) == {"T"}, "it is stopped")
@@ -171,7 +171,7 @@ def test_a_watchdog_that_is_stopped_is_killed_at_the_second_tick(loaded: Loaded)
 
 @pytest.mark.proves("processes", "the watchdog is stopped, or…")
 @pytest.mark.processes
-def test_a_watchdog_that_hangs_is_killed_and_one_that_beats_is_not(loaded: Loaded) -> None:
+def test_only_a_hanging_watchdog_is_killed(loaded: Loaded) -> None:
     with watchdog(BEATS) as process:
         loaded.watch(process.pid)
         for _ in range(20):
@@ -230,7 +230,7 @@ class Group:
         (ProcessStates.FATAL, None, False),
     ],
 )
-def test_it_is_held_unless_all_have_ended_for_good(
+def test_the_socket_is_held_unless_all_have_exited_for_good(
     loaded: Loaded, state: int, exitstatus: int | None, is_held: bool
 ) -> None:
     extension = loaded.extension
@@ -244,7 +244,7 @@ def test_it_is_held_unless_all_have_ended_for_good(
 
 
 @pytest.mark.proves("processes", "both are stopped")
-def test_a_group_that_is_removed_and_a_supervisord_that_stops_let_go(loaded: Loaded) -> None:
+def test_removing_the_group_or_stopping_supervisord_closes_the_socket(loaded: Loaded) -> None:
     extension = loaded.extension
     group = Group()
     group.turn(0, ProcessStates.RUNNING)
@@ -262,7 +262,7 @@ def test_a_group_that_is_removed_and_a_supervisord_that_stops_let_go(loaded: Loa
 @pytest.mark.proves(
     "processes", "our part of supervisord fails", "it is logged, and supervisord goes on"
 )
-def test_an_error_in_the_extension_is_logged_and_ends_nothing(loaded: Loaded) -> None:
+def test_an_error_in_the_extension_is_only_logged(loaded: Loaded) -> None:
     group = Group()
     group.socket_manager = SimpleNamespace()
     group.turn(0, ProcessStates.RUNNING)

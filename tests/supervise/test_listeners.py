@@ -11,7 +11,7 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.mark.parametrize(("program", "argument"), [("backup", "5"), ("watchdog", "web")])
-def test_it_logs_as_set_and_ends_without_supervisord(program: str, argument: str) -> None:
+def test_listeners_log_as_configured_and_exit_with_supervisord(program: str, argument: str) -> None:
     environment = os.environ | {"FIB_LOG_FORMAT": "json", "FIB_PORT": "many"}
     command = [sys.executable, "-m", f"supervise.{program}", argument]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)

@@ -47,7 +47,7 @@ def step(port: int) -> int:
         return client.next().index
 
 
-def test_a_command_refuses_another_store_than_a_server_of_its_folder_has(
+def test_a_command_rejects_a_store_other_than_that_of_its_server(
     home: Path, tmp_path: Path
 ) -> None:
     database = tmp_path / "data" / "fib.db"
@@ -102,7 +102,7 @@ def test_ctrl_c_shows_the_last_lines_of_the_log(home: Path) -> None:
 
 
 @pytest.mark.proves("processes", "its folder has any other name", "it is served from")
-def test_a_folder_of_any_other_name_is_served_from_with_its_settings(
+def test_a_folder_may_have_any_name(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """One of odd characters, as long as it may be; what serves there is not cleaned away."""
@@ -128,9 +128,7 @@ def test_a_folder_of_any_other_name_is_served_from_with_its_settings(
 
 
 @pytest.mark.parametrize("made", [("python",), ("python", "pip")], ids=["without pip", "finished"])
-def test_an_environment_that_is_not_finished_is_made_again(
-    home: Path, made: tuple[str, ...]
-) -> None:
+def test_an_unfinished_environment_is_built_again(home: Path, made: tuple[str, ...]) -> None:
     """As after an interrupt, or on a full disk: it has a Python, and nothing can be installed."""
     home.joinpath(".venv").unlink()
     sources = ("pyproject.toml", "setup.py", "requirements/run.txt")
@@ -147,7 +145,7 @@ def test_an_environment_that_is_not_finished_is_made_again(
     assert ("-m venv .venv" in planned.stdout) == ("pip" not in made)
 
 
-def test_an_environment_that_can_not_be_finished_is_removed(home: Path, tmp_path: Path) -> None:
+def test_an_environment_that_cannot_be_built_is_removed(home: Path, tmp_path: Path) -> None:
     """As on a full disk, where even pip itself is incomplete."""
     home.joinpath(".venv").unlink()
     python = tmp_path / "python"
@@ -164,7 +162,7 @@ mkdir -p "$3/bin" && touch "$3/bin/pip" && exit 1
     assert not home.joinpath(".venv").exists()
 
 
-def test_a_truncated_database_goes_on_by_the_command_it_names(home: Path) -> None:
+def test_the_command_in_the_message_repairs_a_truncated_database(home: Path) -> None:
     database = home / "var" / "fibcore.db"
     database.parent.mkdir()
     with closing(SqliteStore(database)) as store:
@@ -192,7 +190,7 @@ def test_a_truncated_database_goes_on_by_the_command_it_names(home: Path) -> Non
     "one process is restarted after the other; nothing is lost, no connection is refused",
 )
 @pytest.mark.proves("load", "a restart of one process after the other")
-def test_one_process_after_the_other_is_restarted(home: Path) -> None:
+def test_processes_are_restarted_one_after_the_other(home: Path) -> None:
     """Where nothing runs it says so."""
     with running(home) as port:
         with Load(port) as load:
@@ -257,7 +255,7 @@ def ends(pid: int) -> bool:
     return pending is not None and bool(int(pending[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def test_the_log_of_make_run_as_json_is_all_that_it_prints(home: Path) -> None:
+def test_make_run_prints_only_the_json_log(home: Path) -> None:
     """So that ``FIB_LOG_FORMAT=json make run | jq`` works."""
     settings = environment({"FIB_PORT": str(free_port()), "FIB_LOG_FORMAT": "json"})
     run = [sys.executable, "-m", "supervise.run"]

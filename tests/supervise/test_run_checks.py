@@ -66,7 +66,7 @@ def reject(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_make_run_reports_a_wrong_setting(
+def test_make_run_reports_an_invalid_setting(
     home: Path, reject: Reject, settings: dict[str, str], why: str
 ) -> None:
     line = reject(home, os.EX_CONFIG, **settings)
@@ -81,7 +81,7 @@ def test_make_run_reports_a_port_in_use(home: Path, reject: Reject) -> None:
     assert f"FIB_PORT={port} at 127.0.0.1 is in use by another program" in line
 
 
-def test_make_run_reports_a_port_that_a_server_of_its_folder_uses(
+def test_make_run_reports_a_port_used_by_its_own_server(
     home: Path, reject: Reject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """supervisord would end with a traceback; ``fibcore check`` is right to accept it."""
@@ -109,9 +109,7 @@ def test_make_run_reports_a_host_without_an_ipv4_address(
 
 
 @pytest.mark.parametrize("name", ["web_1.log", "supervisord.log"])
-def test_make_run_reports_a_log_that_it_can_not_write(
-    home: Path, reject: Reject, name: str
-) -> None:
+def test_make_run_reports_an_unwritable_log(home: Path, reject: Reject, name: str) -> None:
     """As after a ``sudo make run``."""
     log = home / "var" / "log" / name
     log.parent.mkdir(parents=True)
@@ -120,7 +118,7 @@ def test_make_run_reports_a_log_that_it_can_not_write(
     assert line.startswith(f"fibcore: {log} can't be used: ")
 
 
-def test_make_run_reports_a_wrong_line_of_the_file(home: Path, reject: Reject) -> None:
+def test_make_run_reports_an_invalid_line_of_the_settings(home: Path, reject: Reject) -> None:
     home.joinpath("fibcore.conf").write_text("FIB_PORT 9000\n")
     assert "line 1 is not FIB_NAME=value" in reject(home, os.EX_CONFIG)
 
@@ -131,7 +129,7 @@ def test_make_run_reports_an_unwritable_folder(home: Path, reject: Reject) -> No
     assert f"{home}/file/fibcore.db can't be used: {home}/file is not a folder" in line
 
 
-def test_make_run_does_not_say_that_it_retries(
+def test_make_run_does_not_claim_to_retry(
     home: Path, reject: Reject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = home / "fib.db.lock"
@@ -151,7 +149,7 @@ def test_make_run_does_not_say_that_it_retries(
 @pytest.mark.parametrize(
     "name", ["50%", 'a"b', "x" * 200], ids=["percent sign", "quote", "long name"]
 )
-def test_make_run_reports_a_folder_that_supervisord_can_not_run_in(
+def test_make_run_reports_a_folder_unusable_for_supervisord(
     tmp_path: Path, reject: Reject, name: str
 ) -> None:
     folder = tmp_path / name
@@ -176,7 +174,7 @@ def test_make_run_reports_a_database_served_from_elsewhere(home: Path, reject: R
     lock.release()
 
 
-def test_systemd_does_not_retry_a_start_that_needs_a_person() -> None:
+def test_systemd_does_not_retry_a_start_that_needs_an_operator() -> None:
     """Every status of ``make run`` for a problem that does not pass, as of a missing sequence."""
     unit = ROOT.joinpath("deploy", "debian", "fibcore.service").read_text()
     prevented = re.search(r"(?m)^RestartPreventExitStatus=(.*)$", unit)

@@ -58,7 +58,7 @@ def both_serve(port: int) -> Callable[[], bool]:
 
 
 @pytest.mark.proves("processes", "a new version is put in place by…")
-def test_both_serve_through_a_kill_and_a_restart_of_each(
+def test_both_processes_serve_through_kills_and_restarts(
     home: Path, settings: dict[str, str]
 ) -> None:
     """Whatever the form of the log: test_run restarts one of text."""

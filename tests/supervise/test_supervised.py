@@ -42,7 +42,7 @@ def appliance(shared_appliance: Supervised) -> Iterator[Supervised]:
 @pytest.mark.proves(
     "processes", "the watchdog ends", "another goes on, also with a server that hangs already"
 )
-def test_a_watchdog_that_ends_is_started_again(appliance: Supervised) -> None:
+def test_a_watchdog_that_exits_is_restarted(appliance: Supervised) -> None:
     appliance.wait_until_all_run()
     watchdog = appliance.processes()["watchdog"].pid
     os.kill(watchdog, signal.SIGKILL)
@@ -86,7 +86,7 @@ def test_an_invalid_setting_is_reported_by_supervisorctl() -> None:
 
 
 @pytest.mark.proves("processes", "another supervisord is started on…")
-def test_a_second_supervisord_says_why_nobody_is_answered(own_appliance: Supervised) -> None:
+def test_a_second_supervisord_logs_why_it_does_not_serve(own_appliance: Supervised) -> None:
     """Its clients get no answer, as another one serves the database."""
     server = own_appliance.server
     with Supervised({"FIB_STATE": str(own_appliance.database)}) as second:
@@ -102,7 +102,7 @@ def test_a_second_supervisord_says_why_nobody_is_answered(own_appliance: Supervi
         assert second.get("/next") == '{"next": 2}'
 
 
-def test_after_ctrl_c_it_goes_on_from_the_same_index(appliance: Supervised) -> None:
+def test_after_ctrl_c_it_continues_from_the_same_index(appliance: Supervised) -> None:
     index = appliance.client.get("/next").index
     assert appliance.stop(signal.SIGINT) == 0
     with pytest.raises(ConnectionRefusedError):
@@ -111,7 +111,7 @@ def test_after_ctrl_c_it_goes_on_from_the_same_index(appliance: Supervised) -> N
     assert appliance.index == index
 
 
-def test_supervisorctl_works_from_the_folder_alone(appliance: Supervised) -> None:
+def test_supervisorctl_needs_no_options_in_the_folder(appliance: Supervised) -> None:
     index = appliance.client.get("/next").index
     appliance.wait_until_all_run()
     before = appliance.processes()

@@ -65,13 +65,13 @@ def beaten(patience: float = 2.0) -> Liveness:
         *((state, False, 0.0, 1000) for state in "RDt"),
     ],
 )
-def test_a_process_is_silent_in_its_own_time(
+def test_silence_is_measured_in_processor_time(
     state: str, is_idle: bool, using: float, silent: float
 ) -> None:
     assert looks(beaten(), SLEEPS._replace(state=state), idle=is_idle, using=using) == silent
 
 
-def test_one_beat_makes_up_for_all_silence() -> None:
+def test_one_beat_ends_the_silence() -> None:
     silence = beaten()
     for _ in range(10):
         silence.update(SLEEPS, None, 1.9, lambda: True)
@@ -84,7 +84,7 @@ def test_one_beat_makes_up_for_all_silence() -> None:
     "a start",
     "a large index: its number is computed before it serves, and the watchdog gives it the time",
 )
-def test_one_that_asked_for_more_time_has_it_until_a_beat() -> None:
+def test_a_process_that_asked_for_more_time_has_it_until_a_beat() -> None:
     silence = beaten(30.0)
     assert looks(silence, SLEEPS, idle=True) == 30 / POLL_SECONDS
     silence.update(SLEEPS, 2.0, POLL_SECONDS, lambda: True)
@@ -96,7 +96,7 @@ def test_a_standby_may_be_silent() -> None:
 
 
 @pytest.mark.parametrize("silence", [Liveness(SLEEPS), beaten(30.0)], ids=["standby", "starting"])
-def test_one_that_is_stopped_is_ended_whatever_it_was_doing(silence: Liveness) -> None:
+def test_a_stopped_process_is_killed_whatever_it_was_doing(silence: Liveness) -> None:
     stopped = SLEEPS._replace(state="T")
     assert looks(silence, stopped, idle=True) == STOPPED_SECONDS / POLL_SECONDS
     assert silence.reason == "is stopped"
@@ -181,7 +181,7 @@ def pack(tmp_path: Path) -> Iterator[Pack]:
 @pytest.mark.proves("processes", "the server hangs: stopped, deadlocked…")
 @pytest.mark.processes
 @pytest.mark.parametrize("hangs", [DEADLOCKED, LOOPS], ids=["deadlock", "endless loop"])
-def test_a_server_that_hangs_is_ended_and_the_others_are_not(
+def test_only_a_hanging_server_is_killed(
     pack: Pack, hangs: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, standby = pack.start(hangs, beats=0.5), pack.start(STARTS, beats=None)
@@ -199,7 +199,7 @@ def test_a_server_that_hangs_is_ended_and_the_others_are_not(
     ("beats", "group", "role"),
     [(2.0, "web", "server"), (None, "web", "standby"), (None, "backup", "backup")],
 )
-def test_one_that_is_stopped_is_ended(
+def test_a_stopped_process_is_killed(
     pack: Pack, beats: float | None, group: str, role: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     pid = pack.start(STARTS, beats=beats, group=group)
@@ -212,7 +212,7 @@ def test_one_that_is_stopped_is_ended(
 
 @pytest.mark.proves("processes", "the watchdog ends")
 @pytest.mark.processes
-def test_a_new_watchdog_ends_a_server_that_hung_before_it_started(pack: Pack) -> None:
+def test_a_new_watchdog_kills_a_server_that_hung_before(pack: Pack) -> None:
     """It sees the last beat, and for how long that was good."""
     server, standby = pack.start(DEADLOCKED), pack.start(STARTS, beats=None)
     until(lambda: is_idle(server), "it hangs")
@@ -228,7 +228,7 @@ def test_a_new_watchdog_ends_a_server_that_hung_before_it_started(pack: Pack) ->
 
 
 @pytest.mark.processes
-def test_a_process_is_named_as_supervisord_named_it(pack: Pack) -> None:
+def test_a_process_has_the_name_that_supervisord_gave_it(pack: Pack) -> None:
     pid = pack.start(STARTS, beats=None)
     assert name_in({"other", "web"}, pid) == "web:web_0"
     assert name_in({"we"}, pid) is None
@@ -238,7 +238,7 @@ def test_a_process_is_named_as_supervisord_named_it(pack: Pack) -> None:
     assert sample(pid) is None
 
 
-def test_a_process_is_busy_while_one_of_its_threads_is() -> None:
+def test_a_process_is_busy_if_one_of_its_threads_is() -> None:
     ready, done = threading.Event(), threading.Event()
 
     def loop() -> None:

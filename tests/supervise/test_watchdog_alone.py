@@ -20,7 +20,7 @@ from supervise.watchdog import POLL_SECONDS, Watchdog
 # What it sees of a process.
 
 
-def test_the_time_used_is_that_of_user_and_system() -> None:
+def test_processor_time_includes_user_and_system() -> None:
     while (times := os.times()).system < 0.1 or times.user < times.system + 0.1:
         if times.system < 0.1:
             os.urandom(100_000)
@@ -31,7 +31,7 @@ def test_the_time_used_is_that_of_user_and_system() -> None:
 
 
 @pytest.mark.processes
-def test_a_process_is_made_out_by_when_it_was_started() -> None:
+def test_a_process_is_identified_by_its_start_time() -> None:
     ticks = os.sysconf("SC_CLK_TCK")
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
@@ -42,7 +42,7 @@ def test_a_process_is_made_out_by_when_it_was_started() -> None:
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, ProcessLookupError])
-def test_a_process_that_ends_while_it_is_sampled_has_ended(
+def test_a_process_that_exits_while_sampled_has_exited(
     error: type[OSError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(_: Path) -> str:
@@ -74,7 +74,7 @@ def test_a_thread_that_ends_during_a_sample_hides_no_other(monkeypatch: pytest.M
         thread.join()
 
 
-def test_to_be_stopped_again_is_to_be_stopped_anew() -> None:
+def test_a_process_stopped_again_counts_from_then() -> None:
     sleeps, stopped = Sample(7, "S", 1.0), Sample(7, "T", 1.0)
     silence = Liveness(sleeps)
     silence.update(stopped, None, 1.9, lambda: True)
@@ -145,7 +145,7 @@ DATABASE = Path("fibcore.db")
 
 
 @pytest.mark.parametrize("database", [DATABASE, None], ids=["file", "engine"])
-def test_why_a_server_was_ended_stands_beside_its_database(
+def test_the_reason_for_a_kill_is_recorded_beside_the_database(
     world: World, database: Path | None
 ) -> None:
     world.beats = {os.getpid(): 2.0}
@@ -159,7 +159,7 @@ def test_why_a_server_was_ended_stands_beside_its_database(
         os.fstat(world.opened[0])
 
 
-def test_of_a_standby_that_was_ended_nothing_is_noted(world: World) -> None:
+def test_the_kill_of_a_standby_is_not_recorded(world: World) -> None:
     world.sees = lambda _: Sample(7, "T", 1.0)
     world.look(dog := world.watchdog(DATABASE), times=4)
     assert world.killed == [signal.SIGKILL]
@@ -169,7 +169,7 @@ def test_of_a_standby_that_was_ended_nothing_is_noted(world: World) -> None:
     assert dog._watch.known == {}, "it is forgotten"
 
 
-def test_a_process_id_that_is_anothers_by_now_begins_anew(world: World) -> None:
+def test_a_reused_process_id_is_another_process(world: World) -> None:
     world.beats = {os.getpid(): 2.0}
     world.look(dog := world.watchdog(), times=4)
     world.sees = lambda _: Sample(8, "S", 1.0)
@@ -179,9 +179,7 @@ def test_a_process_id_that_is_anothers_by_now_begins_anew(world: World) -> None:
 
 
 @pytest.mark.parametrize("again", [Sample(8, "S", 1.0), None], ids=["another's", "nobody's"])
-def test_a_process_id_that_was_given_away_again_is_not_ended(
-    world: World, again: Sample | None
-) -> None:
+def test_a_process_with_a_reused_id_is_not_killed(world: World, again: Sample | None) -> None:
     world.beats = {os.getpid(): 2.0}
     world.look(dog := world.watchdog(), times=4)
     seen = iter([Sample(7, "S", 1.0), again])
@@ -190,7 +188,7 @@ def test_a_process_id_that_was_given_away_again_is_not_ended(
     assert world.killed == []
 
 
-def test_one_that_has_ended_hides_no_other(world: World) -> None:
+def test_an_exited_process_hides_no_other(world: World) -> None:
     world.children = [-1, os.getpid()]
     world.sees = lambda pid: None if pid < 0 else Sample(7, "S", 1.0)
     world.beats = {os.getpid(): 2.0}
@@ -198,7 +196,7 @@ def test_one_that_has_ended_hides_no_other(world: World) -> None:
     assert world.killed == [signal.SIGKILL]
 
 
-def test_time_in_which_nobody_polled_does_not_count(world: World) -> None:
+def test_time_without_polls_does_not_count(world: World) -> None:
     world.beats = {os.getpid(): 2.0}
     world.look(dog := world.watchdog(), times=1)
     world.now += 3600.0  # the machine was suspended, say: a beat may be on its way
@@ -208,7 +206,7 @@ def test_time_in_which_nobody_polled_does_not_count(world: World) -> None:
     assert world.killed == [signal.SIGKILL]
 
 
-def test_it_says_once_who_serves_and_how_long_that_may_be_silent(
+def test_the_watchdog_logs_once_who_serves_and_its_limit(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing of one that is starting, or stands by."""

@@ -53,7 +53,7 @@ def loaded(client: Client) -> Iterator[Load]:
 # The commands, as the README has them.
 
 
-def test_vagrant_up_ends_with_the_reference_session_answered(machine: Machine) -> None:
+def test_vagrant_up_ends_with_the_reference_session(machine: Machine) -> None:
     """On the host's loopback."""
     asked = ("current", "next", "next", "next", "previous")
     session = [machine.shell(f"curl -s http://127.0.0.1:8080/{path}") for path in asked]
@@ -66,7 +66,7 @@ def test_vagrant_up_ends_with_the_reference_session_answered(machine: Machine) -
     ]
 
 
-def test_it_answers_for_its_own_name_and_for_no_other(machine: Machine) -> None:
+def test_only_its_own_name_is_answered(machine: Machine) -> None:
     name = machine.ssh("hostname").strip()
     for host, status in ((name, 200), ("localhost:8080", 200), ("fib.example.com", 421)):
         assert machine.direct.get("/current", {"Host": host}).status == status
@@ -77,7 +77,7 @@ def test_the_contract_holds_through_the_forwarded_port(machine: Machine) -> None
     machine.shell(f"cd {ROOT} && {run} tests/endpoints/contract --base-url http://127.0.0.1:8080")
 
 
-def test_locust_finds_every_answer_right(machine: Machine, figure: Figure) -> None:
+def test_locust_accepts_every_answer(machine: Machine, figure: Figure) -> None:
     locust = (
         f"{BIN}/locust -f {ROOT}/bench/locustfile.py --headless --users 90 --spawn-rate 90"
         " --run-time 10s --stop-timeout 5 --host http://127.0.0.1:8080"
@@ -96,7 +96,7 @@ def test_systemd_shows_what_runs(machine: Machine) -> None:
     assert all(f"-m {name}" in status for name in ("web", "supervise.watchdog", "supervise.backup"))
 
 
-def test_the_command_looks_after_what_the_service_serves(machine: Machine) -> None:
+def test_the_command_uses_the_database_of_the_service(machine: Machine) -> None:
     shown = dict(line.split(maxsplit=1) for line in machine.ssh("sudo fibcore show").splitlines())
     assert shown["database"] == DATABASE
     assert shown["index"] == str(machine.forwarded.index)
@@ -117,11 +117,11 @@ def test_nothing_but_ssh_and_the_appliance_listens(machine: Machine) -> None:
     assert ports - {dhcp_client} == {("tcp", 22), ("tcp", PORT)}
 
 
-def test_systemd_analyze_finds_no_fault_with_the_unit(machine: Machine) -> None:
+def test_systemd_analyze_accepts_the_unit(machine: Machine) -> None:
     assert machine.ssh("systemd-analyze verify fibcore.service 2>&1") == ""
 
 
-def test_no_process_of_it_has_any_right_of_roots(machine: Machine) -> None:
+def test_no_process_has_privileges_of_root(machine: Machine) -> None:
     pids = machine.pids()
     assert len(pids) == 6, "supervisord, four programs of it, and what follows their logs"
     uid = machine.ssh("id -u fibcore").strip()
@@ -132,7 +132,7 @@ def test_no_process_of_it_has_any_right_of_roots(machine: Machine) -> None:
     assert set(found.splitlines()) == wanted
 
 
-def test_the_database_is_the_units_alone_and_all_that_it_writes(machine: Machine) -> None:
+def test_the_unit_writes_only_its_private_database(machine: Machine) -> None:
     assert machine.ssh("stat -c '%U %a' /var/lib/fibcore") == "fibcore 700\n"
     writable = machine.ssh(
         f"sudo nsenter -m -t $(head -n 1 {CGROUP}/cgroup.procs) runuser -u fibcore --"
@@ -143,7 +143,7 @@ def test_the_database_is_the_units_alone_and_all_that_it_writes(machine: Machine
     assert set(writable.splitlines()) == database | {"/tmp", "/var/tmp"}
 
 
-def test_the_sandbox_leaves_the_boot_to_be_known(machine: Machine) -> None:
+def test_the_boot_is_known_inside_the_sandbox(machine: Machine) -> None:
     """The database's mark has it."""
     boot = machine.ssh("cat /proc/sys/kernel/random/boot_id").replace("-", "")
     mark = machine.ssh(f"sudo head -c 53 {DATABASE}.mark").split()
@@ -153,9 +153,7 @@ def test_the_sandbox_leaves_the_boot_to_be_known(machine: Machine) -> None:
 # Faults.
 
 
-def test_a_server_killed_under_load_is_followed_by_the_other(
-    machine: Machine, figure: Figure
-) -> None:
+def test_after_a_kill_under_load_the_standby_serves(machine: Machine, figure: Figure) -> None:
     with loaded(machine.direct) as load:
         for _ in range(3):
             machine.ssh(f"sudo kill -9 {machine.server()}")
@@ -189,7 +187,7 @@ def test_a_new_version_takes_over_under_load(machine: Machine, figure: Figure) -
     figure(f"new version: longest gap between two answers {load.longest_gap:.1f} s")
 
 
-def test_a_version_that_can_not_be_built_changes_nothing(machine: Machine) -> None:
+def test_a_version_that_cannot_be_built_changes_nothing(machine: Machine) -> None:
     """The one that runs goes on: there is no compiler, nor a network to fetch one from."""
     before = machine.pids()
     machine.ssh("touch /vagrant/web/__init__.py")
@@ -199,14 +197,14 @@ def test_a_version_that_can_not_be_built_changes_nothing(machine: Machine) -> No
     assert machine.direct.get("/health").status == 200
 
 
-def test_vagrant_reload_under_load_loses_no_answered_step(machine: Machine) -> None:
+def test_vagrant_reload_under_load_loses_no_acknowledged_step(machine: Machine) -> None:
     with loaded(machine.forwarded) as load:
         machine.shell("vagrant reload")
         load.wait_for_steps(STEPS, UP_SECONDS)
 
 
 @pytest.mark.proves("1", "a power cut of a whole virtual machine, under load")
-def test_a_power_cut_under_load_loses_no_answered_step(machine: Machine) -> None:
+def test_a_power_cut_under_load_loses_no_acknowledged_step(machine: Machine) -> None:
     with loaded(machine.forwarded) as load:
         machine.power_off()
         # Not `up`, which finds the forwarded port taken by the tunnel to the VM that was.
@@ -245,7 +243,7 @@ def test_large_numbers_fit_the_memory(machine: Machine, figure: Figure) -> None:
 # The end.
 
 
-def test_uninstalling_leaves_database_and_settings_alone(machine: Machine) -> None:
+def test_uninstalling_leaves_database_and_settings(machine: Machine) -> None:
     index = machine.direct.index
     machine.ssh("cd /vagrant && make uninstall")
     assert machine.ssh("ls -d /usr/bin/fibcore /usr/lib/fibcore 2>/dev/null || true") == ""

@@ -24,9 +24,7 @@ def test_current_is_the_number_at_the_index(client: Client, no_step: NoStep) -> 
         assert answer.index == index
 
 
-def test_previous_is_the_number_before_and_the_database_stays(
-    client: Client, no_step: NoStep
-) -> None:
+def test_previous_is_the_number_before_and_steps_nothing(client: Client, no_step: NoStep) -> None:
     with no_step() as index:
         answer = client.get("/previous")
         assert_number(answer, "previous", digits_of(index - 1))
@@ -34,7 +32,7 @@ def test_previous_is_the_number_before_and_the_database_stays(
 
 
 @every("method", ["GET", "POST"])
-def test_next_steps_and_answers_the_number_reached(client: Client, method: str) -> None:
+def test_next_steps_and_answers_the_new_number(client: Client, method: str) -> None:
     index = client.index
     for reached in range(index + 1, index + 4):
         answer = client.request(method, "/next")
@@ -75,7 +73,7 @@ def test_a_chunked_body_on_post_is_ignored(client: Client) -> None:
 
 
 @every("target", ["/next?", "/next?a=b", "/next?/current", "/%6eext", "/%6Eext"])
-def test_a_query_is_ignored_and_percent_encoding_undone(client: Client, target: str) -> None:
+def test_a_query_is_ignored_and_percent_encoding_is_decoded(client: Client, target: str) -> None:
     index = client.index
     assert_number(client.get(target), "next", digits_of(index + 1))
 
@@ -84,7 +82,7 @@ def test_a_query_is_ignored_and_percent_encoding_undone(client: Client, target: 
 
 
 @every("name", NUMBERS)
-def test_text_is_the_digits_alone(client: Client, name: str) -> None:
+def test_text_is_only_the_digits(client: Client, name: str) -> None:
     answer = client.get(f"/{name}", {"Accept": "text/plain"})
     offset = -1 if name == "previous" else 0
     assert answer.status == 200
@@ -94,7 +92,7 @@ def test_text_is_the_digits_alone(client: Client, name: str) -> None:
     assert answer.headers["vary"] == "accept"
 
 
-def test_the_representation_that_the_client_likes_best_is_sent(client: Client) -> None:
+def test_the_representation_that_the_client_prefers_is_sent(client: Client) -> None:
     """tests/http/test_negotiation.py has every form of the field."""
     accept = "application/json;q=0.5, text/plain;q=0.6"
     answer = client.get("/current", {"Accept": accept})

@@ -37,7 +37,7 @@ def at(index: int, field: str) -> str:
 
 @every("path", READS)
 @tags('"N"', 'W/"N"', "*", '"x", "N"', '"x" ,, W/"N"', ' "N" ')
-def test_a_read_that_the_client_has_is_304(
+def test_a_read_of_an_unchanged_number_is_304(
     client: Client, no_step: NoStep, path: str, field: str
 ) -> None:
     with no_step() as index:
@@ -51,16 +51,14 @@ def test_a_read_that_the_client_has_is_304(
 
 @every("path", READS)
 @tags('"x"', '"1N"', "N", '"N', "", '"N" "x"', 'w/"N"')
-def test_a_read_that_the_client_has_not_is_200(client: Client, path: str, field: str) -> None:
+def test_a_read_of_a_changed_number_is_200(client: Client, path: str, field: str) -> None:
     answer = client.get(path, {"If-None-Match": at(client.index, field)})
     assert answer.status == 200
 
 
 @every("method", ["GET", "POST"])
 @tags('"N"', "*", '"x", "N"', '"N", "x"', '"x",,"N"', ' "N" ')
-def test_a_step_is_made_if_if_match_names_the_index(
-    client: Client, method: str, field: str
-) -> None:
+def test_a_step_is_made_if_if_match_has_the_index(client: Client, method: str, field: str) -> None:
     index = client.index
     answer = client.request(method, "/next", {"If-Match": at(index, field)})
     assert_number(answer, "next", digits_of(index + 1))
@@ -69,7 +67,7 @@ def test_a_step_is_made_if_if_match_names_the_index(
 
 @every("method", ["GET", "POST"])
 @tags('"x"', '"1N"', 'W/"N"', '"0N"', '"x", W/"N"')
-def test_a_step_is_not_made_if_if_match_names_another_index(
+def test_no_step_is_made_if_if_match_has_another_index(
     client: Client, no_step: NoStep, method: str, field: str
 ) -> None:
     with no_step() as index:
@@ -80,7 +78,7 @@ def test_a_step_is_not_made_if_if_match_names_another_index(
 
 
 @tags("N", '"N', 'N"', '"N" "x"', '"N", *', "'N'", 'w/"N"')
-def test_a_step_is_not_made_if_if_match_is_malformed(
+def test_no_step_is_made_if_if_match_is_malformed(
     client: Client, no_step: NoStep, field: str
 ) -> None:
     with no_step() as index:
@@ -89,7 +87,7 @@ def test_a_step_is_not_made_if_if_match_is_malformed(
         assert answer.index == index
 
 
-def test_a_client_can_ask_again_without_a_second_step(client: Client) -> None:
+def test_a_client_can_retry_without_a_second_step(client: Client) -> None:
     """The answer to its first request was lost."""
     index = client.index
     once = {"If-Match": f'"{index}"'}
@@ -104,7 +102,7 @@ def test_a_client_can_ask_again_without_a_second_step(client: Client) -> None:
 
 
 @every("path", READS)
-def test_a_read_is_answered_if_if_match_names_the_index(
+def test_a_read_is_answered_if_if_match_has_the_index(
     client: Client, no_step: NoStep, path: str
 ) -> None:
     with no_step() as index:
@@ -117,7 +115,7 @@ def test_a_read_is_answered_if_if_match_names_the_index(
 # Caching
 
 
-def test_a_step_is_no_store_and_a_read_is_no_cache(client: Client) -> None:
+def test_a_step_has_no_store_and_a_read_has_no_cache(client: Client) -> None:
     assert client.get("/next").headers["cache-control"] == "no-store"
     for path in NO_STEP:
         if not path.startswith("/numbers/"):

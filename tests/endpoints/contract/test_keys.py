@@ -28,7 +28,7 @@ def step(client: Client, key: str, method: str = "POST", **headers: str) -> Answ
 
 @pytest.mark.proves("2", "a key is answered with the step that it made, on each store")
 @METHODS
-def test_a_key_makes_one_step_and_is_answered_with_it_ever_after(
+def test_a_key_makes_one_step_and_always_gets_its_number(
     client: Client, no_step: NoStep, method: str
 ) -> None:
     index = client.index
@@ -54,7 +54,7 @@ def test_two_keys_make_two_steps(client: Client) -> None:
 
 
 @pytest.mark.proves("2", "a key is answered with the step that it made, on each store")
-def test_a_key_that_many_ask_for_at_once_makes_one_step(client: Client) -> None:
+def test_a_key_used_by_many_requests_at_once_makes_one_step(client: Client) -> None:
     index = client.index
     keys = [key_at(index) for _ in range(5)]
     with ThreadPoolExecutor(16) as pool:
@@ -72,7 +72,9 @@ def test_a_key_that_many_ask_for_at_once_makes_one_step(client: Client) -> None:
     )
 
 
-def test_a_made_step_is_answered_whatever_its_if_match(client: Client, no_step: NoStep) -> None:
+def test_a_known_key_gets_its_number_whatever_if_match_says(
+    client: Client, no_step: NoStep
+) -> None:
     index = client.index
     key = key_at(index)
     made = step(client, key, If_Match=f'"{index}"')
@@ -82,7 +84,7 @@ def test_a_made_step_is_answered_whatever_its_if_match(client: Client, no_step: 
         assert (again.status, again.index, again.body) == (200, made.index, made.body)
 
 
-def test_a_412_does_not_use_up_its_key(client: Client, no_step: NoStep) -> None:
+def test_a_412_leaves_the_key_unused(client: Client, no_step: NoStep) -> None:
     index = client.index
     key = key_at(index)
     with no_step():
@@ -116,7 +118,7 @@ def test_a_malformed_key_is_rejected(
         assert_problem(answer, 400, "INDEX:RANDOM", "malformed")
 
 
-def test_a_key_from_an_index_that_was_not_reached_is_rejected(
+def test_a_key_with_an_index_ahead_of_the_sequence_is_rejected(
     client: Client, no_step: NoStep
 ) -> None:
     with no_step() as index:
@@ -124,6 +126,6 @@ def test_a_key_from_an_index_that_was_not_reached_is_rejected(
         assert_problem(answer, 409, "is ahead of this sequence", "ahead")
 
 
-def test_other_paths_count_no_key(client: Client) -> None:
+def test_other_paths_ignore_keys(client: Client) -> None:
     index = client.index
     assert client.get("/current", {"Idempotency-Key": "none"}).index == index

@@ -58,7 +58,7 @@ def test_the_contract_is_in_the_table() -> None:
 
 @every("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
 @every("path", PATHS)
-def test_a_method_that_a_path_does_not_take_is_405_with_allow(
+def test_an_unsupported_method_is_405_with_allow(
     client: Client, no_step: NoStep, path: str, method: str
 ) -> None:
     if method in ALLOWED[path]:

@@ -45,7 +45,7 @@ def test_at_the_largest_index_a_step_is_409(tmp_path: Path, implementation: str)
 
 
 @pytest.mark.own_server
-def test_past_the_largest_index_of_all_a_step_is_409_with_no_setting_to_raise(
+def test_past_the_largest_supported_index_409_names_no_setting(
     tmp_path: Path,
 ) -> None:
     with serving(tmp_path, MAX_INDEX, FIB_INTEGERS="uint64") as client:

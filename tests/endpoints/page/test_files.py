@@ -26,7 +26,7 @@ FILES: Final = (
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_each_file_has_headers_that_keep_others_out_and_revalidate(
+def test_each_file_has_security_headers_and_is_revalidated(
     tmp_path: Path, implementation: str
 ) -> None:
     with serving(tmp_path, 7, implementation) as client:
@@ -61,7 +61,7 @@ def test_the_page_links_to_each_path_for_programs(viewer: Viewer, still: Client)
         assert still.get(path).status == 200
 
 
-def test_the_page_requests_nothing_from_elsewhere_and_logs_no_error(
+def test_the_page_requests_only_its_own_files_and_logs_no_error(
     viewer: Viewer, client: Client
 ) -> None:
     viewer.opens(client)

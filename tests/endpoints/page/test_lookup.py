@@ -24,7 +24,7 @@ def ends(viewer: Viewer) -> tuple[str, str]:
     return first, last
 
 
-def test_the_ends_of_the_number_at_an_index_are_shown(viewer: Viewer, still: Client) -> None:
+def test_a_looked_up_number_is_shown_by_its_ends(viewer: Viewer, still: Client) -> None:
     """They are exact, also of a number that arrives in pieces, and the sequence does not move."""
     viewer.opens(still)
     for text in ("0", "93", "286", "287", "573", "585", "1,000", "007", "1 000 000"):
@@ -41,7 +41,7 @@ def test_the_ends_of_the_number_at_an_index_are_shown(viewer: Viewer, still: Cli
     assert still.index == 24_998
 
 
-def test_a_looked_up_number_modulo_2_to_the_64_says_so(viewer: Viewer, tmp_path: Path) -> None:
+def test_a_looked_up_number_modulo_2_to_the_64_is_marked(viewer: Viewer, tmp_path: Path) -> None:
     with serving(tmp_path, 7, FIB_INTEGERS="uint64") as client:
         viewer.opens(client)
         viewer.sees("#index", "7")
@@ -66,7 +66,7 @@ def test_an_invalid_or_too_large_index_is_reported(viewer: Viewer, tmp_path: Pat
         expect(viewer.page.locator("#found.bad")).to_have_count(0)
 
 
-def test_a_look_up_overtaken_by_a_later_one_is_not_shown(viewer: Viewer, still: Client) -> None:
+def test_a_lookup_overtaken_by_a_later_one_is_not_shown(viewer: Viewer, still: Client) -> None:
     held: list[Route] = []
     viewer.opens(still)
     viewer.page.route("**/numbers/5", lambda route: held.append(route))
@@ -87,7 +87,7 @@ def test_a_look_up_overtaken_by_a_later_one_is_not_shown(viewer: Viewer, still: 
     assert ends(viewer) == ("6765", "")
 
 
-def test_a_page_of_a_proxy_is_not_shown_as_a_number(viewer: Viewer, still: Client) -> None:
+def test_a_page_sent_by_a_proxy_is_not_shown_as_a_number(viewer: Viewer, still: Client) -> None:
     viewer.opens(still)
     viewer.page.route(
         "**/numbers/*",

@@ -98,9 +98,7 @@ def test_the_index_never_goes_back_whichever_node_answers(
     assert not [url for url in viewer.asked if "/current" in url]
 
 
-def test_without_the_rule_of_the_highest_the_index_would_jump(
-    viewer: Viewer, still: Client
-) -> None:
+def test_without_taking_the_highest_the_index_would_jump(viewer: Viewer, still: Client) -> None:
     """The control: a lower index is taken at once."""
 
     def weaken(route: Route) -> None:
@@ -115,7 +113,7 @@ def test_without_the_rule_of_the_highest_the_index_would_jump(
     assert balancer.indexes[:3] == [188, 195, 188]
 
 
-def test_a_sequence_that_a_person_lowered_is_shown_after_seconds(
+def test_an_index_lowered_by_a_person_is_shown_after_some_seconds(
     viewer: Viewer, balancer: Balancer
 ) -> None:
     balancer.move(7, 7)
@@ -127,7 +125,7 @@ def test_a_sequence_that_a_person_lowered_is_shown_after_seconds(
     assert balancer.indexes == [188, 195, 7]
 
 
-def test_the_nodes_that_answered_are_listed_and_none_has_taken_over(
+def test_the_nodes_are_listed_and_none_counts_as_a_takeover(
     viewer: Viewer, balancer: Balancer
 ) -> None:
     viewer.sees("#who", "Nodes")
@@ -146,7 +144,7 @@ def test_the_nodes_that_answered_are_listed_and_none_has_taken_over(
     assert viewer.page.locator("#events li").count() == 1
 
 
-def test_two_processes_of_a_node_take_turns_and_neither_was_restarted(
+def test_two_processes_of_a_node_alternate_without_counting_as_restarts(
     viewer: Viewer, balancer: Balancer
 ) -> None:
     """Both serve at one socket: the counts of each are compared with its own."""

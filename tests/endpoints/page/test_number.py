@@ -75,7 +75,7 @@ def test_a_click_whose_answers_are_lost_steps_once(viewer: Viewer, client: Clien
 
 
 @pytest.mark.proves("client", "the page asks again for…")
-def test_a_200_of_another_is_no_answer_to_a_step(viewer: Viewer, client: Client) -> None:
+def test_a_200_of_another_program_does_not_answer_a_step(viewer: Viewer, client: Client) -> None:
     viewer.opens(client)
     viewer.sees("#index", "24,998")
     asked = keys(viewer)
@@ -89,7 +89,7 @@ def test_a_200_of_another_is_no_answer_to_a_step(viewer: Viewer, client: Client)
 
 
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
-def test_the_weak_tag_of_a_proxy_that_compresses_has_the_index(
+def test_a_weak_etag_of_a_compressing_proxy_has_the_index(
     viewer: Viewer, tmp_path: Path, integers: str
 ) -> None:
     def compress(route: Route) -> None:
@@ -110,7 +110,7 @@ def test_the_weak_tag_of_a_proxy_that_compresses_has_the_index(
     ("fault", "reason"),
     [(lose, "The server did not answer."), (log_in, "The reply is not from fibcore")],
 )
-def test_a_step_that_was_given_up_is_asked_for_at_the_next_click(
+def test_a_step_given_up_is_requested_again_at_the_next_click(
     viewer: Viewer, client: Client, fault: Callable[[Route], None], reason: str
 ) -> None:
     viewer.opens(client)
@@ -135,7 +135,7 @@ def test_a_step_that_was_given_up_is_asked_for_at_the_next_click(
 
 
 @pytest.mark.proves("client", "the page asks again for…", control="without the key: it steps again")
-def test_without_its_key_a_click_whose_answer_is_lost_would_step_twice(
+def test_without_a_key_a_lost_answer_would_make_a_click_step_twice(
     viewer: Viewer, client: Client
 ) -> None:
     def take_the_key(route: Route) -> None:
@@ -154,7 +154,7 @@ def test_without_its_key_a_click_whose_answer_is_lost_would_step_twice(
     viewer.sees("#message", "Stepped to F(25,000).")
 
 
-def test_a_short_number_is_shown_whole(viewer: Viewer, tmp_path: Path) -> None:
+def test_a_short_number_is_shown_in_full(viewer: Viewer, tmp_path: Path) -> None:
     """Past 60 digits it is in two parts; past 120, the count of those left out is shown."""
     for index in (285, 573):
         folder = tmp_path / str(index)
@@ -199,7 +199,7 @@ def test_all_digits_are_copied(viewer: Viewer, still: Client, clipboard: str) ->
     assert copied == digits_of(24_998).decode()
 
 
-def test_all_digits_are_saved(viewer: Viewer, still: Client, tmp_path: Path) -> None:
+def test_all_digits_are_downloaded(viewer: Viewer, still: Client, tmp_path: Path) -> None:
     viewer.opens(still)
     with viewer.page.expect_download() as download:
         viewer.clicks("Download")

@@ -32,7 +32,7 @@ def test_a_problem_is_shown_with_its_status_until_a_step_is_made(
     viewer.sees("#message", "Stepped to F(24,999).")
 
 
-def test_a_takeover_after_kill_9_is_seen_without_a_reload(
+def test_a_takeover_after_kill_9_is_shown_without_a_reload(
     viewer: Viewer, database: Path, listener: socket.socket
 ) -> None:
     with ServerProcess(database, listener, name="first") as first:
@@ -69,7 +69,7 @@ def test_a_takeover_after_kill_9_is_seen_without_a_reload(
     assert all(ENDED.search(each) for each in viewer.said)
 
 
-def test_a_server_gone_and_back_is_seen_without_a_reload(viewer: Viewer, database: Path) -> None:
+def test_an_outage_is_shown_without_a_reload(viewer: Viewer, database: Path) -> None:
     """A step that was requested meanwhile is made once, when the server is back."""
     with listening_socket() as listener, ServerProcess(database, listener) as server:
         client = server.wait_until_it_serves().client
@@ -91,7 +91,7 @@ def test_a_server_gone_and_back_is_seen_without_a_reload(viewer: Viewer, databas
     assert all(ENDED.search(each) for each in viewer.said)
 
 
-def test_stale_values_and_the_red_message_go_when_the_server_is_back(
+def test_stale_values_and_the_error_go_when_the_server_is_back(
     viewer: Viewer, still: Client
 ) -> None:
     viewer.page.clock.install()

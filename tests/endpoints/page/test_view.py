@@ -26,7 +26,7 @@ AUDITED: Final = {"phone": "No answer", "desktop": "Healthy"}
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 
 
-def test_rates_commits_and_what_serves_are_shown(
+def test_rates_commits_and_the_server_are_shown(
     viewer: Viewer, database: Path, listener: socket.socket
 ) -> None:
     with ServerProcess(database, listener) as server:
