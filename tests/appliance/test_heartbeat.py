@@ -49,8 +49,8 @@ def test_a_beat_has_a_number_and_a_time_for_which_it_is_valid(pulse: Pulse) -> N
 
 @pytest.mark.proves(
     "processes",
-    "sockets in `var/` are removed",
-    "nobody is killed for that, and a server that hangs is: heartbeats are in memory",
+    "sockets in `var/` are deleted",
+    "no process is killed for that, and a hanging server still is: heartbeats are in memory",
 )
 def test_a_watcher_gets_each_beat_once_and_the_last_earlier_one(pulse: Pulse) -> None:
     pid = os.getpid()
@@ -82,7 +82,7 @@ def test_each_process_has_its_own_beats(pulse: Pulse) -> None:
 
 
 @pytest.mark.proves(
-    "processes", "the watchdog can't read heartbeats any more", "nobody is killed for that"
+    "processes", "the watchdog can no longer read heartbeats", "no process is killed for that"
 )
 def test_a_reader_without_access_assumes_that_those_it_knows_are_alive(
     pulse: Pulse, monkeypatch: pytest.MonkeyPatch

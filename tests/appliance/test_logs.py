@@ -37,9 +37,9 @@ def test_records_are_written_line_by_line(pipe: Pipe) -> None:
 
 @pytest.mark.proves(
     "system",
-    "nobody reads the log: supervisord is stopped, say",
-    "requests are answered as before; what the log lacks is counted, and warnings from one place "
-    "are limited in any case",
+    "nobody reads the log, for example because supervisord is stopped",
+    "requests are answered as before; dropped log lines are counted, and warnings from one "
+    "line of code are limited anyway",
 )
 def test_an_unread_log_is_not_waited_for(pipe: Pipe) -> None:
     """Dropped records are counted."""
@@ -66,7 +66,7 @@ def test_the_log_queue_is_bounded_in_bytes(pipe: Pipe) -> None:
 
 
 @pytest.mark.proves(
-    "system", "nobody reads the log, and…", control="without a bound: it fills the memory"
+    "system", "nobody reads the log, and…", control="without a bound, the queue fills memory"
 )
 def test_without_a_bound_the_log_queue_would_fill_memory(pipe: Pipe) -> None:
     pipe.log.queue.maxsize = sys.maxsize
@@ -76,11 +76,11 @@ def test_without_a_bound_the_log_queue_would_fill_memory(pipe: Pipe) -> None:
     assert pipe.log.queue.qsize() > 2 * MAX_QUEUED
 
 
-@pytest.mark.proves("system", "nobody reads the log: supervisord…")
+@pytest.mark.proves("system", "nobody reads the log, for…")
 @pytest.mark.proves(
     "bounds",
     "bytes of the log",
-    "any: a line that is one too many is counted, and nobody waits for it",
+    "any other: a log line past the bound is dropped and counted, and nothing waits for it",
 )
 def test_warnings_are_limited_and_counted_per_line_of_code(pipe: Pipe) -> None:
     """Other warnings are neither."""
@@ -151,7 +151,7 @@ def test_a_log_whose_reader_has_exited_does_no_harm() -> None:
 @pytest.mark.proves(
     "processes",
     "a stop signal arrives while the server queues a log record",
-    "it exits: it does not wait for the lock that it holds itself",
+    "it exits: it does not wait for a lock that it holds itself",
 )
 def test_a_flush_waits_only_for_a_while_for_the_lock_of_the_queue(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
@@ -196,7 +196,7 @@ def ask_often(server: ServerProcess, seconds: float) -> None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-@pytest.mark.proves("system", "nobody reads the log: supervisord…")
+@pytest.mark.proves("system", "nobody reads the log, for…")
 @pytest.mark.processes
 def test_a_server_with_an_unread_log_serves_and_stops(tmp_path: Path) -> None:
     with unread(tmp_path, "-m", "web") as server:
@@ -207,8 +207,8 @@ def test_a_server_with_an_unread_log_serves_and_stops(tmp_path: Path) -> None:
 
 @pytest.mark.proves(
     "system",
-    "nobody reads the log: supervisord…",
-    control="the server wrote it itself: it answers nobody",
+    "nobody reads the log, for…",
+    control="if the server wrote the log itself, it would answer nobody",
 )
 @pytest.mark.processes
 def test_writing_the_log_in_the_event_loop_would_stall_the_server(tmp_path: Path) -> None:

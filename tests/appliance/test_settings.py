@@ -227,7 +227,7 @@ def rows_of_the_table() -> Iterator[str]:
         yield line
 
 
-@pytest.mark.proves("shared", "a password is not in `ps` either: a store is named in a file")
+@pytest.mark.proves("shared", "`ps` shows no password: the store may be given in a file")
 def test_the_store_may_be_given_in_a_file(tmp_path: Path) -> None:
     """Its password is then in no environment and on no command line."""
     file = tmp_path / "store"
@@ -251,7 +251,9 @@ def test_the_store_may_be_given_in_a_file(tmp_path: Path) -> None:
         file.touch()
 
 
-@pytest.mark.proves("pairs", "a page whose name was turned to the loopback", "the default settings")
+@pytest.mark.proves(
+    "pairs", "a page whose host name was rebound to the loopback", "the default settings"
+)
 @pytest.mark.parametrize(
     ("host", "names", "answered"),
     [

@@ -96,7 +96,7 @@ def test_each_server_is_asked_once_before_a_wait(clock: Clock) -> None:
     assert run(both.current(None), [number(6)]) == ["http://b", Number(6, "8")]
 
 
-@pytest.mark.proves("client", "nothing is said to be settled that is in doubt")
+@pytest.mark.proves("client", "nothing is reported as settled that is in doubt")
 @pytest.mark.parametrize(
     ("replies", "error"),
     [
@@ -177,7 +177,7 @@ def test_the_first_step_reads_the_index_for_its_key() -> None:
     assert b'Idempotency-Key: "6:' in second.request
 
 
-@pytest.mark.proves("client", "what is no number of ours is not taken for one")
+@pytest.mark.proves("client", "what is not a number of this server is rejected")
 @pytest.mark.parametrize(
     ("reply", "says"),
     [

@@ -52,7 +52,7 @@ def test_a_lost_answer_is_requested_again(fibcore: Fibcore, asked: FakeServer) -
 
 
 @pytest.mark.proves(
-    "client", "the commands say which step is in doubt, and the command that settles it"
+    "client", "the commands print which step is in doubt, and the command that settles it"
 )
 def test_a_step_in_doubt_is_reported_with_the_command_that_settles_it(
     fibcore: Fibcore, asked: FakeServer
@@ -110,7 +110,7 @@ def test_an_invalid_argument_is_a_usage_error(fibcore: Fibcore, arguments: str) 
 
 
 @pytest.mark.processes
-@pytest.mark.proves("client", "the commands say which step is…")
+@pytest.mark.proves("client", "the commands print which…")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_step_can_be_requested_again(
     asked: FakeServer, sent: signal.Signals

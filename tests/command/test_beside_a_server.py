@@ -15,7 +15,8 @@ from tests.support.servers import ServerProcess
 
 @pytest.mark.proves(
     "person",
-    "beside a server, `show`, `verify` and `backup` work, `restore` and `set-index` change nothing",
+    "beside a server, `show`, `verify` and `backup` work, and `restore` and `set-index` "
+    "change nothing",
 )
 @pytest.mark.processes
 def test_a_served_database_can_be_shown_verified_and_copied(
@@ -32,8 +33,8 @@ def test_a_served_database_can_be_shown_verified_and_copied(
         assert sqlite_file.verify_file(tmp_path / "backup.db") == index
 
 
-@pytest.mark.proves("person", "beside a server, `show`, `verify`…")
-@pytest.mark.proves("start", "`set-index`", "a server that serves")
+@pytest.mark.proves("person", "beside a server, `show`…")
+@pytest.mark.proves("start", "`set-index`", "a running server")
 @pytest.mark.processes
 def test_a_served_database_cannot_be_set_or_restored(
     server: ServerProcess, fibcore: Fibcore, tmp_path: Path

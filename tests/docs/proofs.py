@@ -1,11 +1,11 @@
 """``docs/proofs.md``, made from the marks on the tests: ``make proofs`` writes it.
 
     @pytest.mark.proves("processes", "the server is killed", "the standby serves")
-    @pytest.mark.proves("processes", "the server is…", control="without a standby: nobody serves")
+    @pytest.mark.proves("processes", "the server is…", control="without a standby, none serves")
 
-A mark names a table of the page and the cells of its row. Another test joins the row by its first
-cells, the last of which "…" may cut short. ``control`` says what is taken away, and the harm. The
-marks are read as text: no test is imported.
+A mark has the name of a table of the page, and the cells of its row. Another test joins that row by
+its first cells, the last of which may be abbreviated with "…". ``control`` is the protection that
+is removed, and the harm. The marks are parsed: no test is imported.
 """
 
 import ast
@@ -18,7 +18,7 @@ from typing import Final
 TESTS: Final = Path(__file__).parents[1]
 PAGE: Final = TESTS.parent / "docs" / "proofs.md"
 TEMPLATE: Final = Path(__file__).with_name("proofs.template.md")
-"""The page without its rows: ``{NAME}``, below a header, is where those of a table go."""
+"""The page without its rows: ``{NAME}``, below a header, is replaced by those of a table."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Mark:
     control: str | None = None
 
     def joins(self, cells: tuple[str, ...]) -> bool:
-        """Whether the row of these ``cells`` is meant."""
+        """Whether it belongs to the row with these ``cells``."""
         *first, last = self.cells
         at = len(first)
         return (
@@ -43,7 +43,7 @@ class Mark:
 
 @dataclass
 class Row:
-    """A row of a table, but for how it is written."""
+    """The tests of a row."""
 
     tests: list[str] = field(default_factory=list)
     controls: dict[str, list[str]] = field(default_factory=dict)
@@ -75,7 +75,7 @@ def rows_of(marks: Iterable[Mark], columns: int) -> list[str]:
     """Return the rows of one table, by their tests; those with the same first cell are together.
 
     Raises:
-        ValueError: a mark says too much, or joins no row, or several.
+        ValueError: a mark has too many cells, or joins no row, or several.
     """
     marks = list(marks)
     full = [
@@ -85,7 +85,7 @@ def rows_of(marks: Iterable[Mark], columns: int) -> list[str]:
     for mark in marks:
         joined = [mark.cells] if mark.cells in rows else [*filter(mark.joins, rows)]
         if len(joined) != 1:
-            raise ValueError(f"{mark.test}: {mark.cells} is of {len(joined)} rows, not of one")
+            raise ValueError(f"{mark.test}: {mark.cells} belongs to {len(joined)} rows, not to one")
         row = rows[joined[0]]
         place = row.tests if mark.control is None else row.controls.setdefault(mark.control, [])
         if mark.test not in place:
@@ -98,9 +98,9 @@ def rows_of(marks: Iterable[Mark], columns: int) -> list[str]:
 
 
 def _tests(row: Row) -> str:
-    said = [_named(row.tests)] if row.tests else []
-    said += [f"control, {harm}: {_named(tests)}" for harm, tests in row.controls.items()]
-    return "; ".join(said)
+    parts = [_named(row.tests)] if row.tests else []
+    parts += [f"control ({harm}): {_named(tests)}" for harm, tests in row.controls.items()]
+    return "; ".join(parts)
 
 
 def _named(tests: list[str]) -> str:

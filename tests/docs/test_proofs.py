@@ -13,7 +13,7 @@ def of(*decorators: str) -> str:
     return page(TABLE, list(marks_of("test_x.py", source)))
 
 
-@pytest.mark.proves("suite", "this page has what the marks on the tests say")
+@pytest.mark.proves("suite", "this page matches the marks on the tests")
 def test_the_page_of_proofs_is_generated_from_the_marks() -> None:
     expected = page(TEMPLATE.read_text(), all_marks())
     assert PAGE.read_text() == expected, "mark tests with pytest.mark.proves, then: make proofs"
@@ -28,6 +28,6 @@ def test_a_mark_joins_the_row_that_begins_like_it() -> None:
         '"one", "it fails"',
         '"one", "it fails a…", control="no"',
     ).splitlines()[2:] == [
-        "| it fails a lot | others do not | `test_x.py::test`; control, no: `test_x.py::test` |",
+        "| it fails a lot | others do not | `test_x.py::test`; control (no): `test_x.py::test` |",
         "| it fails | it serves | `test_x.py::test` |",
     ]

@@ -199,8 +199,8 @@ ASKED_ALL_THE_SAME = "max_fails=0 backup;"
 
 @pytest.mark.proves(
     "shared",
-    "an engine is dead, behind nginx as documented: the 503 and its reason reach the client; "
-    "without the second list of nodes nginx answers 502 of its own",
+    "an engine is down, behind nginx as documented: the client gets the 503 with its "
+    "reason; without the second list of nodes, nginx would answer 502",
 )
 @pytest.mark.parametrize("protected", [True, False], ids=["as it is", "without the second list"])
 def test_without_the_engine_nodes_answer_503_with_the_reason(

@@ -54,8 +54,8 @@ def day_of(appliance: Supervised) -> int:
 
 @pytest.mark.proves(
     "system",
-    "the clock is set, back or forth",
-    "deadlines, takeover, watchdog and backup are as before",
+    "the clock is set, backwards or forwards",
+    "deadlines, takeovers, watchdog and backup work as before",
 )
 @pytest.mark.proves("load", "a clock that is set")
 def test_setting_the_clock_does_no_harm(fault: Fault, tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def survives_a_day(servers: Servers, clock: Clock) -> bool:
             return False
 
 
-@pytest.mark.proves("system", "the clock is set, back…")
+@pytest.mark.proves("system", "the clock is set…")
 @pytest.mark.proves("pairs", "a deadline", "a clock that is set")
-@pytest.mark.proves("clients", "send a head, a body…")
+@pytest.mark.proves("clients", "send a head, a…")
 def test_setting_the_clock_moves_no_deadline(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     long, short = {"FIB_RECEIVE_TIMEOUT": "60"}, {"FIB_RECEIVE_TIMEOUT": "2"}
@@ -123,8 +123,8 @@ def test_setting_the_clock_moves_no_deadline(tmp_path: Path) -> None:
 
 @pytest.mark.proves(
     "system",
-    "the clock is set, back…",
-    control="deadlines were kept by it: they are passed at once",
+    "the clock is set…",
+    control="with deadlines by that clock, they pass at once",
 )
 def test_setting_the_clock_would_move_a_wall_clock_deadline(tmp_path: Path) -> None:
     clock = Clock(tmp_path)

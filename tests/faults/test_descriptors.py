@@ -45,7 +45,7 @@ pytestmark = pytest.mark.processes
 @pytest.mark.proves(
     "system",
     "descriptors run out",
-    "steps go on; new connections are closed without a step until there are some again",
+    "steps continue; new connections are closed, without a step, until some are free",
 )
 def test_steps_continue_without_free_descriptors(tmp_path: Path) -> None:
     command = variant(checkpoints_often)
@@ -76,7 +76,7 @@ def test_steps_continue_without_free_descriptors(tmp_path: Path) -> None:
 
 
 @pytest.mark.proves(
-    "system", "descriptors run out", control="a commit needed one: the next step ends the server"
+    "system", "descriptors run out", control="if a commit needed one, the next step ends the server"
 )
 def test_without_free_descriptors_a_commit_that_needed_one_would_fail(tmp_path: Path) -> None:
     command = variant(opens_its_database_at_each_commit)
@@ -98,8 +98,8 @@ def test_without_free_descriptors_a_commit_that_needed_one_would_fail(tmp_path: 
 
 @pytest.mark.proves(
     "system",
-    "descriptors run out, also the one that the event loop keeps in reserve",
-    "it is busy, steps on, and recovers",
+    "descriptors run out, even the one that the event loop keeps in reserve",
+    "the event loop is busy, but steps continue, and it recovers",
 )
 def test_steps_continue_without_even_the_reserved_descriptor(tmp_path: Path) -> None:
     """The server would be busy with a connection that it can't accept."""
@@ -130,7 +130,7 @@ def test_steps_continue_without_even_the_reserved_descriptor(tmp_path: Path) -> 
 
 
 @pytest.mark.proves("system", "descriptors run out")
-@pytest.mark.proves("load", "no descriptors")
+@pytest.mark.proves("load", "no free descriptors")
 @pytest.mark.long
 def test_descriptors_run_out_under_load_and_become_free(fault: Fault, tmp_path: Path) -> None:
     command = variant(checkpoints_often)
@@ -168,8 +168,8 @@ def limited(count: int, command: tuple[str, ...] | list[str] = SERVER) -> list[s
 
 @pytest.mark.proves(
     "system",
-    "there are fewer of them than connections may be",
-    "fewer connections are taken, and the log says so; nobody is kept out",
+    "there are fewer descriptors than allowed connections",
+    "fewer connections are accepted, and the log reports it; nobody is shut out",
 )
 @pytest.mark.proves("bounds", "connections", "descriptors")
 def test_fewer_descriptors_than_connections_shut_nobody_out(tmp_path: Path) -> None:
@@ -195,8 +195,8 @@ def test_fewer_descriptors_than_connections_shut_nobody_out(tmp_path: Path) -> N
 
 @pytest.mark.proves(
     "system",
-    "there are fewer of them…",
-    control="as many were taken all the same: others are closed unanswered",
+    "there are fewer descriptors…",
+    control="with the same number of connections, others are closed unanswered",
 )
 @pytest.mark.long
 def test_connections_beyond_the_descriptors_would_shut_others_out(tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ def test_connections_beyond_the_descriptors_would_shut_others_out(tmp_path: Path
 
 @pytest.mark.proves(
     "system",
-    "there are too few to open the database",
-    "the server is started again, or answers 503 and tries on; the database is not invalid for it",
+    "there are too few descriptors to open the database",
+    "the server is restarted, or answers 503 and retries; the database does not count as invalid",
 )
 @pytest.mark.long
 @pytest.mark.parametrize("index", [None, 7])

@@ -69,10 +69,12 @@ def cut_power(servers: Servers, disk: Volume) -> None:
     disk.restore_power()
 
 
-@pytest.mark.proves("5", "an error of the disk at any write or sync; a write cut short")
-@pytest.mark.proves("commit", "an error of the disk")
+@pytest.mark.proves("5", "a disk error at any write or sync; a short write")
+@pytest.mark.proves("commit", "a disk error")
 @pytest.mark.proves(
-    "disk", "a write or a sync fails", "nothing is lost; the standby serves. Under load: simulated"
+    "disk",
+    "a write or a sync fails",
+    "nothing is lost; the standby serves. Simulated under load, too",
 )
 def test_an_error_at_any_write_or_sync_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     history: list[Operation] = []
@@ -105,7 +107,7 @@ def test_an_error_at_any_write_or_sync_loses_nothing(fault: Fault, tmp_path: Pat
     fault.saw(lost=0, note=f"{len(moments)} writes and syncs; {len(ended)} ended the server")
 
 
-@pytest.mark.proves("5", "an error of the disk…")
+@pytest.mark.proves("5", "a disk error at…")
 def test_a_short_write_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:
@@ -133,7 +135,7 @@ def test_a_short_write_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     fault.saw(lost=0)
 
 
-@pytest.mark.proves("5", "an error of the disk…", control="answered after a failed sync")
+@pytest.mark.proves("5", "a disk error at…", control="if steps were answered after a failed sync")
 def test_answering_after_a_failed_sync_would_lose_the_step(tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:

@@ -57,15 +57,16 @@ def newcomers(appliance: Supervised, server: int, seconds: float) -> list[Wait]:
 
 @pytest.mark.proves(
     "processes",
-    "clients flood any endpoint, 1,900 of them, many requests piped",
-    "the server is not killed, and most newcomers are answered within 1 s of the server's time: "
-    "turns of the loop are bounded in time and beat, who waits goes on in order, and `/metrics` "
-    "and `/status` are made once for all",
+    "clients flood any endpoint, 1,900 of them, with many pipelined requests",
+    "the server is not killed, and most newcomers get an answer within 1 s of the server's "
+    "time: turns of the event loop are bounded and beat, deferred requests continue in "
+    "order, and `/metrics` and `/status` are rendered once for all",
 )
 @pytest.mark.proves(
     "clients",
-    "ask again as soon as they are answered, 1,900 of them on connections that they keep",
-    "nothing is killed, and newcomers are answered: 16 are accepted in each turn of the event loop",
+    "request again as soon as they are answered, 1,900 of them, on kept connections",
+    "no process is killed, and newcomers get answers: 16 are accepted in each turn of the "
+    "event loop",
 )
 @pytest.mark.proves("load", "the watchdog")
 @pytest.mark.proves("pairs", "a crowd", "the watchdog")
@@ -92,8 +93,8 @@ def test_a_flooded_server_is_not_killed_and_answers_newcomers(name: str, fault: 
 
 @pytest.mark.proves(
     "processes",
-    "clients flood any endpoint, 1,900…",
-    control="turns had any length, with a timer for a heartbeat: it is killed",
+    "clients flood any endpoint…",
+    control="with unbounded turns, and a timer for a heartbeat, it is killed",
 )
 def test_without_a_bound_on_turns_a_flooded_server_would_be_killed() -> None:
     """With a heartbeat that is a timer, and dear answers that are made for each."""

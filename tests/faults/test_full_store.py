@@ -89,7 +89,7 @@ def test_a_store_whose_disk_is_full_loses_no_step(
 
 
 @pytest.mark.proves(
-    "shared", "the store's disk is full", control="a batch that got no reply were taken for made"
+    "shared", "the store's disk is full", control="if a batch without a reply counted as applied"
 )
 def test_a_lost_batch_assumed_applied_would_lose_steps(
     fault: Fault, small_disk: SmallDisk, tmp_path: Path

@@ -23,9 +23,11 @@ STEPS: Final = 300
 CHOICE: Final = random.Random(0)
 
 
-@pytest.mark.proves("2", "of many clients each has its numbers once, and none is left behind")
-@pytest.mark.proves("pairs", "`kill -9`", "many clients that ask again with `Idempotency-Key`")
-@pytest.mark.proves("client", "64 clients lose each tenth answer, while the server is killed")
+@pytest.mark.proves(
+    "2", "each of many clients gets each of its numbers once, and no step is left over"
+)
+@pytest.mark.proves("pairs", "`kill -9`", "many clients that retry with `Idempotency-Key`")
+@pytest.mark.proves("client", "64 clients lose every tenth answer while the server is killed")
 def test_each_client_gets_each_of_its_numbers_once_through_kills(fault: Fault) -> None:
     with Supervised() as appliance:
         with lossy(("127.0.0.1", appliance.port)) as urls, KeyedClients(urls) as clients:
@@ -37,9 +39,7 @@ def test_each_client_gets_each_of_its_numbers_once_through_kills(fault: Fault) -
         clients.check_each_once(fault, last=appliance.index)
 
 
-@pytest.mark.proves(
-    "client", "64 clients lose each tenth…", control="without keys: numbers are lost"
-)
+@pytest.mark.proves("client", "64 clients lose every…", control="without keys, numbers are lost")
 @pytest.mark.long
 def test_without_keys_lost_answers_would_leave_gaps() -> None:
     with Supervised() as appliance:

@@ -59,7 +59,7 @@ def kill_the_server(appliance: Supervised, load: Load) -> None:
 # The server
 
 
-@pytest.mark.proves("1", "the server killed at random, under load, behind supervisord")
+@pytest.mark.proves("1", "the server is killed at random, under load, under supervisord")
 @pytest.mark.proves(
     "processes", "the server is killed", "the standby serves; no connection is refused"
 )
@@ -79,8 +79,10 @@ def test_a_server_killed_under_load_loses_nothing(fault: Fault) -> None:
 @pytest.mark.proves(
     "processes",
     "the server is killed",
-    control="without a standby, and nothing holding the socket: connections are refused until "
-    "another has started",
+    control=(
+        "without a standby and a held socket, connections are refused until the next "
+        "server has started"
+    ),
 )
 @pytest.mark.long
 def test_without_standby_and_extension_the_same_kill_refuses_connections(fault: Fault) -> None:
@@ -100,7 +102,9 @@ def test_without_standby_and_extension_the_same_kill_refuses_connections(fault: 
         fault.check(load, last=appliance.index)
 
 
-@pytest.mark.proves("1", "the server killed at random…", control="answered before the commit")
+@pytest.mark.proves(
+    "1", "the server is killed at random…", control="if steps were answered before the commit"
+)
 @pytest.mark.long
 def test_answers_before_the_commit_would_lose_steps(fault: Fault) -> None:
     with Supervised(command=variant(answers_before_the_commit)) as appliance:
@@ -112,7 +116,7 @@ def test_answers_before_the_commit_would_lose_steps(fault: Fault) -> None:
             fault.check(load, last=appliance.index)
 
 
-@pytest.mark.proves("2", "the lock holds between processes…", control="no lock")
+@pytest.mark.proves("2", "only one process holds…", control="without the lock")
 @pytest.mark.long
 def test_servers_without_the_lock_would_answer_an_index_twice(fault: Fault) -> None:
     appliance = Supervised(command=variant(takes_no_lock))
@@ -129,8 +133,8 @@ def test_servers_without_the_lock_would_answer_an_index_twice(fault: Fault) -> N
             fault.check(load, last=appliance.index)
 
 
-@pytest.mark.proves("2", "a lost answer is asked for again without a second step")
-@pytest.mark.proves("pairs", "`kill -9`", "a client that asks again with `If-Match`")
+@pytest.mark.proves("2", "a lost answer is requested again without a second step")
+@pytest.mark.proves("pairs", "`kill -9`", "a client that retries with `If-Match`")
 def test_a_step_retried_with_if_match_is_made_once_through_kills() -> None:
     """Each second process is killed when it has committed a step, and before it answers it."""
     statuses: list[int] = []
@@ -147,12 +151,13 @@ def test_a_step_retried_with_if_match_is_made_once_through_kills() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.proves("processes", "server and standby at once", "both are started again")
+@pytest.mark.proves("processes", "server and standby are killed at once", "both are restarted")
 @pytest.mark.proves("load", "`kill -9` of server and standby")
 @pytest.mark.proves(
     "processes",
-    "all four processes at one moment, a hundred times",
-    "supervisord holds the socket, whoever has it besides, and goes on; no connection is refused",
+    "all four processes are killed at once, a hundred times",
+    "supervisord holds the socket, whichever process also has it, and continues; no "
+    "connection is refused",
 )
 def test_the_server_recovers_when_all_processes_are_killed_at_once(fault: Fault) -> None:
     with Supervised() as appliance:
@@ -203,7 +208,7 @@ def supervisord_killed(appliance: Supervised) -> Iterator[list[int]]:
 @pytest.mark.proves(
     "processes",
     "supervisord is killed",
-    "all that it ran ends with it; whoever starts it again finds port and database free",
+    "everything that it ran exits; whatever starts it again finds the port and the database free",
 )
 @pytest.mark.proves("load", "`kill -9` of supervisord")
 @pytest.mark.long
@@ -238,7 +243,9 @@ def test_a_server_started_under_a_dead_supervisord_exits_at_once(tmp_path: Path)
 
 
 @pytest.mark.proves(
-    "processes", "supervisord is killed", control="the server lived on: the next one can't listen"
+    "processes",
+    "supervisord is killed",
+    control="if the server lived on, the next one can't listen",
 )
 @pytest.mark.long
 def test_a_server_that_outlived_supervisord_would_block_the_next() -> None:

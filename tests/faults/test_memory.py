@@ -28,13 +28,13 @@ IN_FLIGHT: Final[dict[str, str]] = {} if SECONDS else {"FIB_MAX_ANSWER_BYTES": s
 
 @pytest.mark.proves(
     "clients",
-    "ask for numbers of 1 MB and take nothing, 1,000 of them, all processes in the 320 MB of the "
-    "unit",
-    "steps past the bound are 503 with `Retry-After` and not made; `/health` answers; there is "
-    "room again when they go",
+    "request numbers of 1 MB and read nothing: 1,000 of them, with all processes within the "
+    "320 MB of the unit",
+    "steps past the bound get 503 with `Retry-After` and are not made; `/health` answers; "
+    "there is room again when they leave",
 )
 @pytest.mark.proves("pairs", "a crowd", "numbers of 1 MB")
-@pytest.mark.proves("bounds", "connections, bytes in flight, piped…")
+@pytest.mark.proves("bounds", "connections, bytes in flight…")
 def test_a_crowd_that_reads_nothing_does_not_fill_memory(fault: Fault) -> None:
     with limited_memory(INDEX, IN_FLIGHT) as it:
         appliance = it.appliance
@@ -70,8 +70,8 @@ def test_a_crowd_that_reads_nothing_does_not_fill_memory(fault: Fault) -> None:
 
 @pytest.mark.proves(
     "clients",
-    "ask for numbers of 1…",
-    control="without the bound on bytes in flight they take more",
+    "request numbers of 1…",
+    control="without the bound on bytes in flight, they use more",
 )
 @pytest.mark.long
 def test_without_a_bound_on_bytes_in_flight_it_would_fill_memory() -> None:

@@ -46,8 +46,8 @@ def seconds(load: Load, *paths: str) -> float:
 
 @pytest.mark.proves(
     "disk",
-    "it is slow, 200 ms a sync",
-    "reads do not wait; the steps that wait share the next sync, and none is shed",
+    "it is slow: 200 ms a sync",
+    "reads do not wait; waiting steps share the next sync, and none is shed",
 )
 @pytest.mark.proves("load", "a slow disk")
 def test_on_a_slow_disk_reads_continue_and_steps_share_a_sync(fault: Fault, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_on_a_slow_disk_reads_continue_and_steps_share_a_sync(fault: Fault, tmp_
 
 
 @pytest.mark.proves(
-    "disk", "it is slow, 200 ms…", control="commits in the event loop: reads wait for the disk"
+    "disk", "it is slow: 200…", control="with commits in the event loop, reads wait for the disk"
 )
 def test_reads_would_wait_for_commits_in_the_event_loop(tmp_path: Path) -> None:
     command = variant(commits_in_the_event_loop)
@@ -90,7 +90,7 @@ def test_reads_would_wait_for_commits_in_the_event_loop(tmp_path: Path) -> None:
 
 
 @pytest.mark.proves(
-    "disk", "it is slow, 200 ms…", control="a commit for each step: steps wait for each other"
+    "disk", "it is slow: 200…", control="with a commit for each step, steps wait for each other"
 )
 def test_steps_with_a_commit_each_would_wait_for_each_other(tmp_path: Path) -> None:
     command = variant(commits_each_step_by_itself)

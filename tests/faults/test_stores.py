@@ -34,9 +34,9 @@ TRIES: Final = 10
 
 @pytest.mark.proves(
     "shared",
-    "three nodes, under load: a reply is lost; the engine is killed, restarted, hangs; a node is "
-    "lost with its host; a link breaks in the middle of a batch, in both directions or one, or "
-    "all links do",
+    "three nodes, under load: a reply is lost; the engine is killed, restarted, or hangs; a "
+    "node is lost with its host; one link, or each, breaks in the middle of a batch, in one "
+    "direction or both",
 )
 def test_clients_of_three_nodes_see_one_sequence(
     engine: Engine, tmp_path: Path, fault: Fault
@@ -57,8 +57,8 @@ def test_clients_of_three_nodes_see_one_sequence(
 
 @pytest.mark.proves(
     "shared",
-    "three nodes, under load: a reply…",
-    control="without its identity the batch is made twice",
+    "three nodes, under load…",
+    control="without its identity, the batch is applied twice",
 )
 @pytest.mark.long
 def test_without_its_identity_a_batch_would_be_applied_twice(
@@ -88,7 +88,8 @@ def test_without_its_identity_a_batch_would_be_applied_twice(
 
 @pytest.mark.proves(
     "client",
-    "… on three nodes of one engine, and all that can happen to these (failovers are simulated)",
+    "the same on three nodes of one engine, with every fault of the engine (failovers are "
+    "simulated)",
 )
 @pytest.mark.long
 def test_each_client_gets_each_of_its_numbers_once_on_any_node(

@@ -54,7 +54,7 @@ def accepted_by(sockets: list[socket.socket]) -> list[int]:
             return runner.run(accept())
 
 
-@pytest.mark.proves("clients", "ask again as soon as…")
+@pytest.mark.proves("clients", "request again as soon…")
 def test_many_newcomers_are_accepted_per_turn() -> None:
     """Without this, uvloop accepts one in a turn of the event loop."""
     assert max(accepted_by(acceptors(listening_socket()))) > ACCEPTS / 2

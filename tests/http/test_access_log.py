@@ -121,7 +121,7 @@ def test_a_target_cannot_end_the_quoted_request(caplog: pytest.LogCaptureFixture
 @pytest.mark.proves(
     "system",
     "nobody reads the log, and clients send targets of 15 kB, with an access log",
-    "what waits is bounded in bytes, and a long target is cut",
+    "queued bytes are bounded, and long targets are truncated",
 )
 @pytest.mark.parametrize(
     ("length", "shown"),

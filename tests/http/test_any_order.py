@@ -298,10 +298,10 @@ CASES: Final = {
 
 @pytest.mark.proves(
     "clients",
-    "do all of that at once, in any order, while commits take their time and bounds are low; on a "
-    "store of our own or a shared one",
-    "each step that is made is answered or its client has gone; nothing is answered twice, out "
-    "of order, or before it is whole; what is counted is what is held",
+    "do all of that at once, in any order, while commits take time and bounds are low; on "
+    "an exclusive and on a shared store",
+    "each step that is made is answered, or its client has left; nothing is answered twice, "
+    "out of order, or before its request is complete; the accounting of memory is exact",
 )
 @pytest.mark.parametrize(("kind", "is_crowded"), CASES.values(), ids=CASES)
 @given(order=orders)
@@ -332,7 +332,7 @@ def lets_one_that_waits_be_evicted(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.proves(
-    "clients", "do all of that at…", control="a protection were missing: it is found"
+    "clients", "do all of that…", control="without one of the protections, it is noticed"
 )
 @pytest.mark.parametrize(
     "breaking",

@@ -165,15 +165,17 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.proves(
     "clients",
-    "bring two bounds to their limits at once, each with each other",
-    "others are answered, the index is right, nothing of them stays",
+    "reach two bounds at once, each with each other",
+    "others get answers, the index is right, and nothing of them is kept",
 )
 @pytest.mark.proves(
     "bounds",
     "any of these",
-    "any other: others are answered, the index is right, and nothing of it stays",
+    "any other: others get answers, the index is right, and nothing of them is kept",
 )
-@pytest.mark.proves("bounds", "all of these that go together", "at once: nothing of them stays")
+@pytest.mark.proves(
+    "bounds", "all of these that can be combined", "at once: nothing of them is kept"
+)
 @pytest.mark.parametrize(
     "pressures", [*PAIRS, TOGETHER], ids=lambda each: " ".join(one.__name__ for one in each)
 )

@@ -49,11 +49,11 @@ def test_a_client_that_sends_a_megabyte_of_rubbish_can_read_the_reason(
 @pytest.mark.proves(
     "processes",
     "the server is told to stop",
-    "what was taken in is answered, and nothing steps that is not; who is idle, or has sent half "
-    "a request, is closed at once; who takes an answer gets the rest if at its pace that comes "
-    "to an end in time (`FIB_STOP_TIMEOUT`), and is cut off if not. The standby serves when the "
-    "process has ended, and not before: the lock goes with the end of the process and by nothing "
-    "else, so that there is one writer",
+    "requests that it has read are answered, and nothing steps without an answer; idle "
+    "connections and incomplete requests are closed at once; a client that is receiving an "
+    "answer gets the rest if, at its pace, that fits into `FIB_STOP_TIMEOUT`. The standby "
+    "serves when the process has exited, and not before: only the exit releases the lock, "
+    "so there is one writer",
 )
 @pytest.mark.proves("pairs", "pipelining", "the end of the connection")
 @pytest.mark.proves("commit", "a stop")
@@ -99,10 +99,10 @@ def unread_by_one_that_queued(
             return in_the_kernel(server.client)
 
 
-@pytest.mark.proves("6", "what the kernel holds of an answer")
+@pytest.mark.proves("6", "bytes of an answer in the kernel")
 @pytest.mark.proves(
     "clients",
-    "have queued before there was a server, and take nothing",
+    "have queued before a server starts, and read nothing",
     "the kernel holds no more of their answers than of others'",
 )
 def test_data_queued_at_the_socket_does_not_fill_memory(
@@ -112,10 +112,12 @@ def test_data_queued_at_the_socket_does_not_fill_memory(
     assert unread_by_one_that_queued(database, listener) < 2**18
 
 
-@pytest.mark.proves("6", "what the kernel holds of an…", control="the kernel takes what it likes")
 @pytest.mark.proves(
-    "clients", "have queued before there was…", control="without that bound: it takes more"
+    "6",
+    "bytes of an answer…",
+    control="without a bound of ours, the kernel takes as much as it likes",
 )
+@pytest.mark.proves("clients", "have queued before a…", control="without that bound, it takes more")
 def test_without_a_bound_queued_data_would_fill_memory(
     database: Path, listener: socket.socket
 ) -> None:

@@ -141,8 +141,8 @@ def test_a_connection_being_answered_is_not_evicted(loop: Loop) -> None:
     assert [statuses(each) for each in waiting] == [[200], [200]]
 
 
-@pytest.mark.proves("clients", "read long numbers slowly, from…")
-@pytest.mark.proves("bounds", "connections", "bytes in flight, numbers of…")
+@pytest.mark.proves("clients", "read long numbers slowly…")
+@pytest.mark.proves("bounds", "connections", "bytes in flight, numbers…")
 def test_a_slow_reader_of_a_long_number_is_evicted_in_time(loop: Loop) -> None:
     """By then it has had enough time to read its answer."""
     served = full(loop)
@@ -161,7 +161,7 @@ def test_a_slow_reader_of_a_long_number_is_evicted_in_time(loop: Loop) -> None:
 
 
 @pytest.mark.proves(
-    "clients", "read long numbers slowly, from…", control="kept their places: newcomers are 503"
+    "clients", "read long numbers slowly…", control="if they are never evicted, newcomers get 503"
 )
 def test_slow_readers_that_were_never_evicted_would_shut_all_out(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
@@ -176,9 +176,9 @@ def test_slow_readers_that_were_never_evicted_would_shut_all_out(
 
 @pytest.mark.proves(
     "clients",
-    "read nothing, leave before their patience is over and come again",
-    "newcomers take their places: at the bound a slow reader has a quarter of a second, and who "
-    "has just come is evicted last",
+    "read nothing, leave before their eviction, and come again",
+    "newcomers get their slots: at the bound a slow reader has a quarter of a second, and "
+    "the newest are evicted last",
 )
 def test_clients_that_leave_before_their_eviction_shut_no_newcomer_out(loop: Loop) -> None:
     """Each client leaves before the patience is over, and reconnects."""
@@ -192,7 +192,7 @@ def test_clients_that_leave_before_their_eviction_shut_no_newcomer_out(loop: Loo
     assert sorted(each.lost for each in unread) == [False, True]
 
 
-@pytest.mark.proves("clients", "read nothing, leave before their…")
+@pytest.mark.proves("clients", "read nothing, leave before…")
 def test_newcomers_are_evicted_last(loop: Loop) -> None:
     """It has not had time to send a request, and a crowd keeps coming."""
     served = full(loop)
@@ -243,7 +243,7 @@ def test_the_pace_of_a_client_is_measured_from_its_answer(loop: Loop) -> None:
 # Bounds on all together
 
 
-@pytest.mark.proves("6", "steps that wait")
+@pytest.mark.proves("6", "waiting steps")
 def test_past_the_bound_on_waiting_steps_a_step_is_503_and_a_read_is_200(loop: Loop) -> None:
     served = Service(loop, max_waiting_steps=2, blocking=True)
     waiting = [served.client(STEP) for _ in range(2)]
@@ -274,7 +274,9 @@ def test_past_the_bound_on_bytes_in_flight_a_new_number_is_503(loop: Loop) -> No
     assert not first.closed
 
 
-@pytest.mark.proves("2", "the number of a made step can't be sent: the 503 says that it was made")
+@pytest.mark.proves(
+    "2", "if the number of an earlier step can't be sent, the 503 says that the step was made"
+)
 def test_a_503_for_a_key_reports_that_its_step_was_made(loop: Loop) -> None:
     served = Service(loop, 30_000)
     keyed = request("POST /next", key("a", since=30_000))
@@ -294,9 +296,7 @@ def test_a_503_for_a_key_reports_that_its_step_was_made(loop: Loop) -> None:
     assert served.store.index == 30_001
 
 
-@pytest.mark.proves(
-    "6", "bytes of answers in flight, of which those of clients that have gone are none"
-)
+@pytest.mark.proves("6", "bytes of answers in flight, without those of clients that left")
 @pytest.mark.proves("commit", "a client that leaves")
 @pytest.mark.parametrize("last", [b"\r\n", b"Connection: close\r\n\r\n"])
 def test_a_number_for_a_client_that_left_is_not_in_flight(loop: Loop, last: bytes) -> None:

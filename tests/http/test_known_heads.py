@@ -171,7 +171,7 @@ def shapes(draw: st.DrawFn) -> Callable[[bytes], bytes]:
     return lambda value: first + value + b"\r\n" + after + b"\r\n"
 
 
-@pytest.mark.proves("clients", "send any bytes, cut anywhere…")
+@pytest.mark.proves("clients", "send any bytes, split…")
 @given(shapes(), st.lists(VALUES, max_size=4), VALUES)
 def test_a_head_known_except_for_a_value_equals_parsing_it(
     shape: Callable[[bytes], bytes], others: list[bytes], value: bytes
@@ -184,8 +184,8 @@ def test_a_head_known_except_for_a_value_equals_parsing_it(
 
 @pytest.mark.proves(
     "clients",
-    "send any bytes, cut anywhere…",
-    control="the value of a key could have any byte: a head that is invalid is answered",
+    "send any bytes, split…",
+    control="if the value of a key could have any byte, an invalid head is answered",
 )
 def test_a_value_with_special_bytes_would_change_the_meaning(
     monkeypatch: pytest.MonkeyPatch,

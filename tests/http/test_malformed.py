@@ -131,8 +131,8 @@ def said(loop: Loop, data: bytes) -> tuple[list[int], int]:
 
 @pytest.mark.proves(
     "clients",
-    "send what is no HTTP, or half of it",
-    "4xx or the end of the connection; nothing steps, others are answered",
+    "send what is not HTTP, or only half of it",
+    "they get 4xx or the end of the connection; nothing steps, others get answers",
 )
 @every("shape", CORPUS)
 def test_malformed_bytes_never_step(loop: Loop, shape: str) -> None:
@@ -143,7 +143,7 @@ def test_malformed_bytes_never_step(loop: Loop, shape: str) -> None:
     assert before in ([], [200]), "only what came before it is answered"
 
 
-@pytest.mark.proves("clients", "send what is no HTTP…", control="a head were enough: it steps")
+@pytest.mark.proves("clients", "send what is not…", control="if a head were enough, it steps")
 @pytest.mark.parametrize("shape", ["no end of the body", "chunks b'5\\r\\nhello\\r\\n'"])
 def test_without_awaiting_the_body_a_head_would_step(
     loop: Loop, shape: str, monkeypatch: pytest.MonkeyPatch

@@ -269,7 +269,7 @@ def test_each_allowed_host_is_answered(open_: Client) -> None:
         assert json.loads(answer.body)["status"] == 404
 
 
-@pytest.mark.proves("pairs", "a page whose name was…")
+@pytest.mark.proves("pairs", "a page whose host…")
 @every("method", ["GET", "POST"])
 def test_a_step_for_a_rebound_name_is_421(closed: Client, method: str) -> None:
     """To a browser such a page is of our origin, so that nothing else marks its request."""
@@ -282,7 +282,7 @@ def test_a_step_for_a_rebound_name_is_421(closed: Client, method: str) -> None:
 
 
 @pytest.mark.proves(
-    "pairs", "a page whose name was…", control="on an address on which any name is answered"
+    "pairs", "a page whose host…", control="with an address at which any host name is allowed"
 )
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_off_the_loopback_any_host_is_answered_with_a_warning_in_the_log(

@@ -25,8 +25,8 @@ from web.http.protocol import Protocol
 
 @pytest.mark.proves(
     "bounds",
-    "requests of one connection in a turn of the event loop",
-    "any: it bounds no resource, and puts off what is piped",
+    "requests of one connection per turn of the event loop",
+    "any: it bounds no resource, but defers pipelined requests",
 )
 def test_any_number_of_pipelined_requests_is_answered(loop: Loop) -> None:
     served = Service(loop)
@@ -53,7 +53,9 @@ def test_sent_answers_do_not_count_while_a_client_pipelines(loop: Loop) -> None:
     assert step_again_and_again(loop, 80) == {200}
 
 
-@pytest.mark.proves("pairs", "pipelining", "bytes in flight", control="what was sent still counted")
+@pytest.mark.proves(
+    "pairs", "pipelining", "bytes in flight", control="if sent answers still counted"
+)
 def test_pipelining_would_be_shed_if_sent_answers_counted(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

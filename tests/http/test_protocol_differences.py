@@ -28,9 +28,9 @@ def loop() -> Iterator[Loop]:
     made.close()
 
 
-@pytest.mark.proves("clients", "send any bytes, cut anywhere…")
-@pytest.mark.proves("pairs", "an offer of an upgrade", "a body that is a request")
-@pytest.mark.proves("pairs", "an offer of an upgrade", "pipelining")
+@pytest.mark.proves("clients", "send any bytes, split…")
+@pytest.mark.proves("pairs", "an offered upgrade", "a body that is a request")
+@pytest.mark.proves("pairs", "an offered upgrade", "pipelining")
 @pytest.mark.proves("pairs", "trailers", "conditions, representation, prefetch")
 @pytest.mark.processes
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=str)
@@ -92,9 +92,9 @@ def difference(name: str) -> bytes:
 
 @pytest.mark.proves(
     "pairs",
-    "an offer of an upgrade",
-    "a body that is a…",
-    control="a body, and httptools is believed",
+    "an offered upgrade",
+    "a body that is…",
+    control="with a body, if httptools were trusted",
 )
 def test_an_upgrade_taken_for_the_end_would_step_without_a_body(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
@@ -103,7 +103,7 @@ def test_an_upgrade_taken_for_the_end_would_step_without_a_body(
     assert outline(loop, difference("a step waits for its body")) == "200; 1 step; open"
 
 
-@pytest.mark.proves("pairs", "trailers", control="that are taken for headers")
+@pytest.mark.proves("pairs", "trailers", control="if they were taken for header fields")
 def test_trailers_taken_for_headers_would_change_the_request(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +158,7 @@ def test_100_continue_is_sent_once_and_in_order(loop: Loop) -> None:
     assert statuses_after(loop, chunked, b"0\r\n\r\n") == ["100", "100, 200"]
 
 
-@pytest.mark.proves("pairs", "an offer of an upgrade", "the wait for 100")
+@pytest.mark.proves("pairs", "an offered upgrade", "the wait for 100 (Continue)")
 @pytest.mark.parametrize("offer", [(), UPGRADE], ids=["none", "upgrade"])
 def test_100_is_sent_only_in_http_1_1(loop: Loop, offer: tuple[str, ...]) -> None:
     """An offer of an upgrade changes nothing."""
@@ -211,9 +211,9 @@ BESIDE_UPGRADE: Final = {
 
 @pytest.mark.proves(
     "pairs",
-    "an offer of an upgrade",
-    "a body, whole or not, by length or in chunks; a condition; a prefetch; a close; an older "
-    "version; rubbish",
+    "an offered upgrade",
+    "a body, complete or not, with a length or chunked; a condition; a prefetch; a close; "
+    "an older version; rubbish",
 )
 @pytest.mark.parametrize(("sent", "outline"), BESIDE_UPGRADE.values(), ids=BESIDE_UPGRADE)
 def test_an_offered_upgrade_is_ignored(loop: Loop, sent: bytes, outline: str) -> None:
@@ -245,7 +245,7 @@ def test_a_client_that_half_closes_gets_its_answers(loop: Loop, data: bytes, out
 
 
 @pytest.mark.proves(
-    "pairs", "pipelining", "a client that half-closes", control="that is taken for its end"
+    "pairs", "pipelining", "a client that half-closes", control="if that were taken for the end"
 )
 def test_a_half_close_taken_for_the_end_would_lose_the_answers(
     loop: Loop, monkeypatch: pytest.MonkeyPatch

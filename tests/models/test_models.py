@@ -103,7 +103,7 @@ def run(command: list[str], folder: Path) -> str:
 
 
 @pytest.mark.proves(
-    "2", "the rules of the batch, of keys and of the takeover, in every order of steps and faults"
+    "2", "the rules of batches, keys and takeovers, in every order of steps and faults"
 )
 @pytest.mark.long
 @pytest.mark.parametrize("model", MODELLED)
@@ -113,8 +113,8 @@ def test_the_rules_keep_the_promises_in_every_order(tmp_path: Path, model: str) 
 
 @pytest.mark.proves(
     "2",
-    "the rules of the batch, of keys…",
-    control="without any one part of a rule an assertion fails",
+    "the rules of batches…",
+    control="without any one part of a rule, an assertion fails",
 )
 @pytest.mark.long
 @pytest.mark.parametrize(

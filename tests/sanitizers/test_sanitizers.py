@@ -79,7 +79,7 @@ def run_in_c(sanitizer: str, folder: Path, *definitions: str) -> Found:
 @pytest.mark.proves(
     "core",
     "AddressSanitizer, UndefinedBehaviorSanitizer",
-    "the additions in C, in buffers with no byte to spare",
+    "the additions in C, in buffers without a spare byte",
 )
 @pytest.mark.proves("core", "ThreadSanitizer", "the locked transitions in C, without Python")
 @pytest.mark.parametrize("sanitizer", [ADDRESS, THREAD])
@@ -91,8 +91,8 @@ def test_additions_and_transitions_in_c_are_clean(tmp_path: Path, sanitizer: str
 @pytest.mark.proves(
     "core",
     "ThreadSanitizer",
-    "the locked transitions in C…",
-    control="without the lock they are found to race",
+    "the locked transitions in…",
+    control="without the lock, a race is found",
 )
 @pytest.mark.parametrize(
     ("sanitizer", "planted", "report"),
@@ -179,8 +179,8 @@ THREADS = "threads"
 @pytest.mark.proves(
     "core",
     "ThreadSanitizer",
-    "the extension, with its tests of threads. The GIL orders what the lock orders, so this "
-    "shows what runs without it: the additions",
+    "the extension, with its tests of threads. The GIL already orders what the lock orders, "
+    "so this covers what runs without the GIL: the additions",
 )
 @pytest.mark.parametrize(("sanitizer", "tests"), [(ADDRESS, ALL), (THREAD, THREADS)])
 def test_the_extension_is_clean(tmp_path: Path, sanitizer: str, tests: str) -> None:
@@ -190,10 +190,10 @@ def test_the_extension_is_clean(tmp_path: Path, sanitizer: str, tests: str) -> N
 @pytest.mark.proves(
     "core",
     "AddressSanitizer, UndefinedBehaviorSanitizer",
-    "the extension, with its own…",
-    control="a byte too far",
+    "the extension, with its…",
+    control="a byte past the end",
 )
-@pytest.mark.proves("core", "ThreadSanitizer", "the extension, with its tests…", control="a race")
+@pytest.mark.proves("core", "ThreadSanitizer", "the extension, with its…", control="a race")
 @pytest.mark.parametrize(
     ("sanitizer", "planted", "report"),
     [

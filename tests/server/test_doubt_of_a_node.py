@@ -81,7 +81,8 @@ def node(engines: Engines, tmp_path: Path) -> Iterator[Node]:
 
 @pytest.mark.proves(
     "shared",
-    "in doubt, a node says why on `/health` and to all others, and at a stop nothing of its steps",
+    "in doubt, a node gives the reason on `/health` and to all other requests, and a stop "
+    "leaves the steps in doubt unanswered",
 )
 def test_a_step_in_doubt_waits_and_a_stop_leaves_it_unanswered(node: Node) -> None:
     for path in ("/next", "/current", "/previous"):
@@ -106,8 +107,7 @@ def test_a_step_in_doubt_waits_and_a_stop_leaves_it_unanswered(node: Node) -> No
 
 @pytest.mark.proves(
     "shared",
-    "a record that is gone in doubt ends the process unanswered; with nothing in doubt another "
-    "one is made",
+    "a record that is gone while in doubt ends the process unanswered; otherwise it is replaced",
 )
 def test_a_server_exits_unanswered_if_its_record_is_gone_in_doubt(node: Node) -> None:
     node.remove_records()

@@ -69,7 +69,7 @@ def expected(
 
 
 @pytest.mark.proves(
-    "pairs", "each representation", "each condition, with each form of tag, on each path"
+    "pairs", "each representation", "each condition, with each form of entity tag, on each path"
 )
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -58,13 +58,13 @@ def test_a_standby_takes_over_after_kill_9_and_refuses_nobody(
 
 @pytest.mark.proves(
     "processes",
-    "the backup is stopped, in the middle of a copy perhaps",
-    "it is replaced; nobody waits for it",
+    "the backup is stopped, perhaps in the middle of a copy",
+    "it is replaced; nothing waits for it",
 )
 @pytest.mark.proves(
     "disk",
     "a program keeps a read transaction open, and the server is killed",
-    "the standby serves; the WAL, which can't begin anew, is written again and synced",
+    "the standby serves; the WAL, which can't be restarted, is rewritten and synced",
 )
 def test_a_standby_takes_over_beside_a_program_that_keeps_reading(
     database: Path, listener: socket.socket
@@ -80,7 +80,7 @@ def test_a_standby_takes_over_beside_a_program_that_keeps_reading(
             assert (answer.status, answer.body) == (200, b'{"next": 1}')
 
 
-@pytest.mark.proves("2", "a key is answered with the step that it made after `kill -9`")
+@pytest.mark.proves("2", "a key gets the number of its step after `kill -9`")
 def test_after_kill_9_a_key_gets_the_number_of_its_step(
     database: Path, listener: socket.socket
 ) -> None:
@@ -98,7 +98,7 @@ def test_after_kill_9_a_key_gets_the_number_of_its_step(
         assert (now["kept_keys"], now["max_keys"], now["repeated_steps"]) == (1, 10_000, 1)
 
 
-@pytest.mark.proves("start", "a start", "clients that wait already")
+@pytest.mark.proves("start", "a start", "clients that already wait")
 def test_connections_queued_while_nobody_serves_are_answered_by_the_next(
     database: Path, listener: socket.socket
 ) -> None:
@@ -128,7 +128,7 @@ def test_a_standby_accepts_nothing_and_has_no_database_open(
 
 
 @pytest.mark.proves(
-    "2", "a standby ends when it is told to, whichever of its threads takes the signal"
+    "2", "a standby exits when it is told to, whichever of its threads gets the signal"
 )
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_standby_exits_whichever_thread_gets_the_signal(
@@ -256,9 +256,9 @@ exit_at_once, os._exit = os._exit, let_go_and_wait_for_the_threads
 
 
 @pytest.mark.proves(
-    "2", "the lock is let go by the end of the process alone, whatever its threads are doing"
+    "2", "only the exit of the process releases the lock, whatever its threads are doing"
 )
-@pytest.mark.proves("processes", "the server is told to…")
+@pytest.mark.proves("processes", "the server is told…")
 @pytest.mark.proves("start", "a start", "a stop")
 @pytest.mark.parametrize("lets_go_early", [False, True])
 def test_a_stop_while_the_store_opens_writes_only_with_the_lock(

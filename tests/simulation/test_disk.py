@@ -100,7 +100,7 @@ def file_of(size: int) -> Inode:
     return inode
 
 
-@pytest.mark.proves("2", "the simulated disk loses what…")
+@pytest.mark.proves("2", "the simulated disk loses…")
 def test_a_sync_after_a_failed_sync_may_write_nothing() -> None:
     found = set()
     for seed in range(9):
@@ -150,7 +150,7 @@ def stepped(database: Path) -> list[object]:
     return seen
 
 
-@pytest.mark.proves("2", "the simulated disk loses what…")
+@pytest.mark.proves("2", "the simulated disk loses…")
 def test_the_simulated_sqlite_behaves_like_sqlite(tmp_path: Path) -> None:
     disk = disk_of_a_machine()
     simulated = on(disk, lambda: stepped(cast("Path", DATABASE)))

@@ -63,7 +63,7 @@ def test_the_same_seed_is_the_same_run(store: str) -> None:
     assert run(plan_of(12, (store,)), tracing=True).trace != first.trace
 
 
-@pytest.mark.proves("simulation", "the same seed gives the same run, to the last event")
+@pytest.mark.proves("simulation", "the same seed gives the same run, down to the last event")
 @pytest.mark.processes
 def test_the_same_seed_is_the_same_run_under_any_hash_seed() -> None:
     for seed in (3, 14):
@@ -81,8 +81,8 @@ def test_the_same_seed_is_the_same_run_under_any_hash_seed() -> None:
 
 @pytest.mark.proves(
     "simulation",
-    "no promise is broken, whatever…",
-    control="each planted defect is found (`tests/simulation/bugs.py`)",
+    "no promise is broken…",
+    control="each planted defect is found: `tests/simulation/bugs.py`",
 )
 @pytest.mark.long
 @pytest.mark.parametrize("name", BUGS)

@@ -102,7 +102,7 @@ def fail(snapshot: Snapshot, failure: Outcome, _: None) -> NoReturn:
     raise RecursionError(f"{snapshot} {failure}")
 
 
-@pytest.mark.proves("5", "nothing is answered when the step is on disk and its answer fails")
+@pytest.mark.proves("5", "nothing is answered if the step is on the disk but its answer fails")
 @pytest.mark.parametrize("error", [MemoryError, RecursionError])
 def test_a_committed_step_that_cannot_be_answered_ends_the_process(
     loop: Loop, error: type[Exception]
@@ -120,7 +120,7 @@ def test_a_committed_step_that_cannot_be_answered_ends_the_process(
         it.stepper.close()
 
 
-@pytest.mark.proves("5", "nothing is answered when the step is on disk…")
+@pytest.mark.proves("5", "nothing is answered if…")
 def test_an_error_between_a_commit_and_its_answers_ends_the_process(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

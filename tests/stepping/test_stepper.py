@@ -24,7 +24,7 @@ def blocking(request: pytest.FixtureRequest, loop: Loop) -> Harness:
     return Harness(loop, shared=request.param, blocking=True)
 
 
-@pytest.mark.proves("1", "nothing is answered or shown before its commit")
+@pytest.mark.proves("1", "no step is answered or shown before its commit")
 def test_no_step_is_answered_or_shown_before_its_commit(blocking: Harness, loop: Loop) -> None:
     with blocking as it:
         it.ask("a", "b")
@@ -169,7 +169,7 @@ def test_a_step_past_the_bound_on_waiting_steps_is_shed(loop: Loop) -> None:
 @pytest.mark.proves(
     "bounds",
     "waiting steps",
-    "bytes in flight: those that wait are counted with the bytes that they will be",
+    "bytes in flight: waiting steps count with the bytes of their future numbers",
 )
 @pytest.mark.parametrize("steps", [0, 1])
 def test_the_bound_on_bytes_counts_the_length_of_the_numbers(loop: Loop, steps: int) -> None:
@@ -217,7 +217,7 @@ def at(index: int) -> Condition:
 
 
 @pytest.mark.proves("commit", "the largest index")
-@pytest.mark.proves("bounds", "waiting steps", "largest index")
+@pytest.mark.proves("bounds", "waiting steps", "the largest index")
 @pytest.mark.parametrize(
     ("start", "conditions", "made", "outcomes"),
     [

@@ -55,7 +55,7 @@ def altered(engine: Postgresql, setting: str, value: str) -> Iterator[None]:
         reload(before)
 
 
-@pytest.mark.proves("shared", "what an engine, as it is set, may lose is found out")
+@pytest.mark.proves("shared", "settings of an engine that may lose steps are reported")
 @pytest.mark.parametrize(
     ("setting", "risk"),
     [("fsync", Risk.RUIN), ("full_page_writes", Risk.RUIN), ("synchronous_commit", Risk.CRASH)],
@@ -85,7 +85,7 @@ def redis(engines: Engines) -> Iterator[Redis]:
     engine.cli("config", "set", "requirepass", "")
 
 
-@pytest.mark.proves("shared", "what an engine, as it…")
+@pytest.mark.proves("shared", "settings of an engine…")
 @pytest.mark.parametrize(
     ("setting", "risk"),
     [
@@ -114,7 +114,7 @@ def test_redis_that_hides_its_settings_is_reported(redis: Redis) -> None:
         redis.cli("acl", "deluser", "narrow")
 
 
-@pytest.mark.proves("shared", "what fewer replicas keep than are to is not answered (Redis)")
+@pytest.mark.proves("shared", "what fewer replicas have than configured is not answered (Redis)")
 def test_redis_waits_for_the_configured_number_of_replicas(redis: Redis) -> None:
     # As it comes it waits for seconds: more of them might follow.
     assert redis.cli("config", "set", "repl-diskless-sync-delay", "0") == "OK"

@@ -34,7 +34,8 @@ def test_a_sequence_is_created_only_on_purpose_and_once(engine: Engine, sequence
 
 @pytest.mark.proves(
     "shared",
-    "a batch leads on from wherever the sequence stands, and not where its condition does not hold",
+    "a batch continues from the index of the sequence, and changes nothing if its condition "
+    "does not hold",
 )
 def test_a_batch_continues_from_the_index_of_the_sequence(
     made: EngineOpener, store: EngineStore
@@ -47,7 +48,7 @@ def test_a_batch_continues_from_the_index_of_the_sequence(
         assert not store.exclusive
 
 
-@pytest.mark.proves("shared", "a batch leads on from…")
+@pytest.mark.proves("shared", "a batch continues from…")
 def test_a_batch_whose_condition_does_not_hold_changes_nothing(store: EngineStore) -> None:
     assert store.advance(5, limit=5) == 5
     for steps, expected, limit in ((1, 4, None), (1, 4, 100), (2, None, 6), (2, 5, 6)):
@@ -77,7 +78,7 @@ def test_an_index_is_set_higher_and_lower_only_on_purpose(made: EngineOpener) ->
         assert store.advance(1, expected=8) == 9
 
 
-@pytest.mark.proves("shared", "each index once, from many at the same time")
+@pytest.mark.proves("shared", "concurrent batches get each index once")
 def test_concurrent_batches_get_each_index_once(made: EngineOpener) -> None:
     def step(_: int) -> list[int]:
         with closing(made.open()) as store:
@@ -93,7 +94,7 @@ def test_concurrent_batches_get_each_index_once(made: EngineOpener) -> None:
 
 @pytest.mark.proves(
     "shared",
-    "a reply that is lost: the batch happens once, and nothing is said of it before that is known",
+    "a lost reply: the batch is applied once, and nothing is answered before that is known",
 )
 def test_a_batch_whose_reply_was_lost_is_applied_once(
     store: EngineStore, far: EngineStore, proxy: Proxy
@@ -115,7 +116,7 @@ def without_identity(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.proves(
-    "shared", "a reply that is lost…", control="without its identity it is made twice"
+    "shared", "a lost reply: the…", control="without its identity, it is applied twice"
 )
 def test_without_its_identity_a_batch_is_applied_twice(
     far: EngineStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
@@ -142,7 +143,8 @@ def links(made: EngineOpener, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple
 
 
 @pytest.mark.proves(
-    "shared", "a request that arrives late, after it was asked about on another connection: once"
+    "shared",
+    "a request that arrives late, after it was asked about on another connection, is applied once",
 )
 def test_a_batch_that_arrives_late_is_not_applied_again(links: tuple[Link, Link]) -> None:
     old, new = links
@@ -157,7 +159,7 @@ def test_a_batch_that_arrives_late_is_not_applied_again(links: tuple[Link, Link]
     assert new.read() == 2
 
 
-@pytest.mark.proves("shared", "a request that was rejected in doubt…")
+@pytest.mark.proves("shared", "a request that was…")
 def test_a_batch_settled_as_not_applied_never_is(links: tuple[Link, Link]) -> None:
     """Nor is its number given back by a settlement that arrives late."""
     old, new = links
@@ -190,7 +192,7 @@ def test_a_cut_off_engine_is_only_unavailable(
     assert far.advance(1) == 3
 
 
-@pytest.mark.proves("shared", "a reply that comes byte by byte is given up as a whole")
+@pytest.mark.proves("shared", "a trickling reply is given up")
 @pytest.mark.usefixtures("made", "impatient")
 def test_a_trickling_reply_is_given_up(store: EngineStore, far: EngineStore, proxy: Proxy) -> None:
     """Each of its bytes comes in time, and the last one long after that."""

@@ -91,7 +91,7 @@ def test_a_member_without_a_quorum_answers_nothing(
 
 
 @pytest.mark.proves(
-    "shared", "a person's commands are served by any member, whichever is dead or hangs (etcd)"
+    "shared", "any member serves a person's commands, even if others are down or hang (etcd)"
 )
 def test_any_member_serves_a_command(
     cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -157,7 +157,10 @@ class NoEtcd(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.proves("shared", "what is no Redis, or no etcd, is unavailable, and no traceback")
+@pytest.mark.proves(
+    "shared",
+    "a server that is not Redis, or not etcd, is reported as unavailable, without a traceback",
+)
 @pytest.mark.parametrize(
     ("what", "text"),
     [
@@ -193,7 +196,8 @@ def test_a_server_that_is_not_etcd_is_unavailable_without_a_traceback(
 
 
 @pytest.mark.proves(
-    "shared", "what was done past the quota, and said not to be, is known to be done (etcd)"
+    "shared",
+    "what was applied past the quota, although reported as rejected, is known to be applied (etcd)",
 )
 @pytest.mark.usefixtures("patient")
 def test_a_commit_past_the_quota_is_known_to_be_applied(

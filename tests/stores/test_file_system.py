@@ -10,8 +10,8 @@ from fibcore.stores import Risk, file_system
 
 @pytest.mark.proves(
     "durability",
-    "a file system in memory, or of several machines",
-    "a warning says what is at risk",
+    "a file system in memory, or shared by machines",
+    "a warning names the risk",
 )
 @pytest.mark.parametrize(
     ("kind", "risk"),

@@ -33,7 +33,9 @@ from tests.support.store_processes import (
 # What it is for
 
 
-@pytest.mark.proves("4", "its WAL lost, cut short, or a bit of it flipped, each with its control")
+@pytest.mark.proves(
+    "4", "its WAL is missing, truncated, or has a flipped bit, each with its control"
+)
 @pytest.mark.processes
 @pytest.mark.parametrize("level", SYNCHRONOUS)
 def test_a_database_whose_wal_was_lost_is_invalid(database: Path, level: Synchronous) -> None:
@@ -53,7 +55,7 @@ def test_a_database_whose_wal_was_lost_is_invalid(database: Path, level: Synchro
     assert index_of(without_high_water_mark(database)) == 0
 
 
-@pytest.mark.proves("4", "an older copy in its place, with its control")
+@pytest.mark.proves("4", "replaced by an older copy, with its control")
 def test_the_mark_shows_that_an_older_copy_is_invalid(database: Path, tmp_path: Path) -> None:
     with closing(SqliteStore(database)) as store:
         copy(database, tmp_path / "backup")

@@ -29,7 +29,8 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 
 @pytest.mark.proves(
-    "shared", "the server ends the connection under a batch: it is asked about (PostgreSQL)"
+    "shared",
+    "the server terminates the connection during a batch: its outcome is asked for (PostgreSQL)",
 )
 def test_a_terminated_connection_leaves_a_batch_in_doubt(engines: Engines) -> None:
     engine = engines(Postgresql)
@@ -54,8 +55,8 @@ def test_a_terminated_connection_leaves_a_batch_in_doubt(engines: Engines) -> No
 
 @pytest.mark.proves(
     "shared",
-    "an error that a pooler may have made up is no answer to a batch (PostgreSQL); taken for one "
-    "(its control) it is answered 503, and its step was made",
+    "an error that a pooler may have invented settles nothing (PostgreSQL); if it did (its "
+    "control), the answer would be 503 although the step was made",
 )
 @pytest.mark.parametrize("code", ["08006", "08P01", "40003", "57P01", "58000", "XX000"])
 @pytest.mark.parametrize("is_believed", [False, True], ids=["", "control"])
@@ -110,7 +111,7 @@ def test_a_batch_past_the_largest_index_is_rejected(engines: Engines) -> None:
         assert store.advance(1, limit=MAX_INDEX) == MAX_INDEX
 
 
-@pytest.mark.proves("shared", "a warning that is not of a standby stops nothing (PostgreSQL)")
+@pytest.mark.proves("shared", "a warning unrelated to a standby is ignored (PostgreSQL)")
 def test_a_warning_unrelated_to_a_standby_is_ignored(engines: Engines) -> None:
     """As that of a wraparound, which comes with each transaction, or one of a trigger's."""
     engine = engines(Postgresql)
@@ -133,8 +134,8 @@ def test_a_warning_unrelated_to_a_standby_is_ignored(engines: Engines) -> None:
 
 @pytest.mark.proves(
     "shared",
-    "beside another program's long snapshot a read passes over no old versions (PostgreSQL), "
-    "with its control: it does if it looks for the row in any order",
+    "beside another program's long snapshot, a read scans no dead rows (PostgreSQL); "
+    "without an index scan (its control) it does",
 )
 @pytest.mark.parametrize("newest_first", [True, False], ids=["", "in any order"])
 def test_a_read_scans_no_dead_rows(engines: Engines, newest_first: bool) -> None:
@@ -157,7 +158,7 @@ def test_a_read_scans_no_dead_rows(engines: Engines, newest_first: bool) -> None
     assert pages < 10 if newest_first else pages > 15
 
 
-@pytest.mark.proves("shared", "many make a sequence at once in an empty database: all succeed")
+@pytest.mark.proves("shared", "concurrent creations in an empty database all succeed")
 def test_concurrent_creations_in_an_empty_database_succeed(engines: Engines) -> None:
     engine = engines(Postgresql)
     for number in range(3):

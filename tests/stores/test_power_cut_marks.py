@@ -46,7 +46,7 @@ def lose_the_wal_in_a_power_cut(
 
 
 @pytest.mark.proves(
-    "start", "a WAL that is lost or cut short", "each level of durability, each boot"
+    "start", "a WAL that is missing or truncated", "each level of durability, each boot"
 )
 @pytest.mark.processes
 def test_after_a_power_cut_a_mark_made_under_full_counts(
@@ -57,7 +57,7 @@ def test_after_a_power_cut_a_mark_made_under_full_counts(
         SqliteStore(database)
 
 
-@pytest.mark.proves("start", "a WAL that is lost or cut short", "each level of durability, each…")
+@pytest.mark.proves("start", "a WAL that is missing or truncated", "each level of durability…")
 @pytest.mark.processes
 @pytest.mark.parametrize("level", ["normal", "off"])
 def test_after_a_power_cut_at_a_lower_level_the_database_is_served(
@@ -83,7 +83,9 @@ def test_if_the_boot_is_unknown_only_the_level_counts(
     assert Record(0, level, "").counts is counts
 
 
-@pytest.mark.proves("durability", "a change of level", "nothing: it is on the disk before a step")
+@pytest.mark.proves(
+    "durability", "a change of the level", "nothing: the level is on the disk before a step"
+)
 def test_a_change_of_level_is_on_disk_before_a_step(
     database: Path, monkeypatch: pytest.MonkeyPatch, after_a_boot: Callable[[], None]
 ) -> None:
@@ -124,7 +126,7 @@ def with_a_backup_copy_that_stands_higher(database: Path, level: Synchronous) ->
         pass
 
 
-@pytest.mark.proves("4", "lower than its backup copy, with its control")
+@pytest.mark.proves("4", "behind its backup copy, with its control")
 def test_a_database_below_its_backup_copy_is_invalid(database: Path) -> None:
     with_a_backup_copy_that_stands_higher(database, "full")
     assert index_of(without_high_water_mark(database)) == 3
@@ -137,7 +139,7 @@ def test_a_database_below_its_backup_copy_is_invalid(database: Path) -> None:
     assert f"fibcore set-index {COMMITTED}" in message
 
 
-@pytest.mark.proves("start", "a WAL that is lost or cut short", "a backup copy that is higher")
+@pytest.mark.proves("start", "a WAL that is missing or truncated", "a backup copy that is ahead")
 def test_without_a_mark_a_database_below_its_backup_copy_is_invalid(database: Path) -> None:
     with_a_backup_copy_that_stands_higher(database, "normal")
     files.high_water_mark_path(database).unlink()

@@ -67,7 +67,7 @@ def test_the_index_can_be_raised(database: Path, index: int) -> None:
     assert index_of(database) == index
 
 
-@pytest.mark.proves("start", "`set-index`", "a backup copy that is higher")
+@pytest.mark.proves("start", "`set-index`", "a backup copy that is ahead")
 def test_the_index_is_lowered_only_with_lower(database: Path) -> None:
     make(database, 50)
     SqliteOpener(database).set_index(50)
@@ -103,7 +103,7 @@ def test_a_database_that_lost_steps_is_set_to_its_former_index(database: Path, l
     assert index_of(database) == 5
 
 
-@pytest.mark.proves("person", "what can't be trusted is kept, what is not ours is not touched")
+@pytest.mark.proves("person", "an invalid file is set aside, and a foreign one is not touched")
 @pytest.mark.processes
 @pytest.mark.parametrize("invalid", INVALID_DATABASES[::2], ids=lambda invalid: invalid.name)
 def test_an_invalid_file_is_kept_and_a_foreign_one_untouched(
@@ -133,7 +133,7 @@ NO_FILES = [
 ]
 
 
-@pytest.mark.proves("person", "what can't be trusted is kept…")
+@pytest.mark.proves("person", "an invalid file is…")
 @pytest.mark.parametrize("invalid", NO_FILES, ids=lambda invalid: invalid.name)
 def test_a_folder_a_link_or_a_pipe_is_not_set_aside(
     database: Path, invalid: InvalidDatabase
@@ -203,7 +203,7 @@ def test_files_created_by_root_belong_to_the_owner_of_the_folder() -> None:
         shutil.rmtree(folder)
 
 
-@pytest.mark.proves("start", "`set-index`", "the making of the backup copy")
+@pytest.mark.proves("start", "`set-index`", "the backup copy being made")
 @pytest.mark.parametrize("moment", ["before the copy has its name", "when it has it"])
 def test_a_copy_being_made_is_no_evidence_against_a_lower_index(
     database: Path, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -230,7 +230,7 @@ def test_a_copy_being_made_is_no_evidence_against_a_lower_index(
     assert sqlite_file.verify_file(files.backup_copy_path(database)) == 40
 
 
-@pytest.mark.proves("start", "`set-index`", "the making of the backup…")
+@pytest.mark.proves("start", "`set-index`", "the backup copy being…")
 def test_a_copy_made_while_lowering_is_no_evidence_against_it(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +273,8 @@ def damaged(database: Path) -> None:
 
 @pytest.mark.proves(
     "person",
-    "killed at any line, it stands as before, or as asked, or is invalid until it is done again",
+    "killed at any line, the index is the old or the new one, or the database is invalid "
+    "until the command is repeated",
 )
 @pytest.mark.proves("start", "`set-index`", "its end at any line")
 @pytest.mark.processes
@@ -300,7 +301,9 @@ def test_interrupted_anywhere_the_index_is_the_old_or_the_new_one(
     )
 
 
-@pytest.mark.proves("person", "killed at any line, it…", control="in another order it begins at 0")
+@pytest.mark.proves(
+    "person", "killed at any line…", control="in another order, it would start at 0"
+)
 @pytest.mark.processes
 def test_without_the_mark_first_an_interruption_would_start_at_0(tmp_path: Path) -> None:
     """The mark is set before the database is written."""
@@ -331,7 +334,7 @@ sqlite_opener.SqliteStore.set_index = set_index
 
 
 @pytest.mark.proves("2", "keys after a `set-index` that is killed at any line")
-@pytest.mark.proves("2", "keys after a `set-index`…", control="keys are dropped first")
+@pytest.mark.proves("2", "keys after a `set-index`…", control="if keys were dropped first")
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("order", "expected"), [("", {51, None}), (KEYS_DROPPED_FIRST, {51, None, 52})]

@@ -215,7 +215,7 @@ def test_a_copy_that_fails_verification_leaves_the_older_one(
     assert not backup_copy.with_name(backup_copy.name + ".unfinished").exists()
 
 
-@pytest.mark.proves("disk", "copying is interrupted", "the old copy is there, or the new one")
+@pytest.mark.proves("disk", "copying is interrupted", "the old copy or the new one is there")
 @pytest.mark.processes
 def test_killed_at_any_line_copying_leaves_a_complete_copy(tmp_path: Path) -> None:
     original = tmp_path / "original"

@@ -80,7 +80,7 @@ def test_more_readers_than_sqlite_has_marks_block_nobody(database: Path) -> None
 @pytest.mark.proves(
     "disk",
     "a program keeps a read transaction open, the server is killed, and the power is cut",
-    "what an earlier life left unsynced is on the disk",
+    "what an earlier process left unsynced is on the disk",
 )
 @pytest.mark.processes
 def test_a_continued_wal_is_rewritten_before_its_sync(
@@ -113,7 +113,7 @@ def test_a_continued_wal_is_rewritten_before_its_sync(
 @pytest.mark.proves(
     "disk",
     "a program keeps a read transaction open for long",
-    "the log says how large the WAL has grown; it shrinks when the program has ended",
+    "the log reports the size of the WAL, which shrinks when the program has ended",
 )
 @pytest.mark.proves("bounds", "WAL", "a reader that stays in it")
 def test_a_wal_grown_by_a_reader_is_reported_and_shrinks(
@@ -135,7 +135,7 @@ def test_a_wal_grown_by_a_reader_is_reported_and_shrinks(
         assert index_on_disk(database) == store.read() == 8 * WAL_PAGES
 
 
-@pytest.mark.proves("pairs", "a program that reads the database", "a disk that is full after it")
+@pytest.mark.proves("pairs", "a program that reads the database", "a disk that is full afterwards")
 def test_the_first_commit_after_a_reader_needs_no_space_for_the_wal(database: Path) -> None:
     with closing(SqliteStore(database, "off")) as store:
         wal = files.wal_path(database)

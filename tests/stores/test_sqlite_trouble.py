@@ -63,8 +63,8 @@ def step_on_a_full_disk(disk: Path) -> None:
 @pytest.mark.proves(
     "disk",
     "it is full",
-    "a server that runs steps on, and so does the standby that takes over: the WAL has its space "
-    "from the start",
+    "a running server keeps stepping, and so does the standby that takes over: the WAL has "
+    "its space from the start",
 )
 @pytest.mark.proves("load", "a full disk")
 @pytest.mark.proves("bounds", "WAL", "space on the disk")
@@ -76,7 +76,7 @@ def test_a_full_disk_does_not_prevent_steps(tmp_path: Path, small_disk: SmallDis
 @pytest.mark.proves(
     "disk",
     "it is full",
-    control="the WAL took its space as it grew: a commit fails without space",
+    control="if the WAL took its space as it grew, a commit fails",
 )
 def test_an_unreserved_wal_would_fail_on_a_full_disk(
     tmp_path: Path, small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
@@ -117,8 +117,8 @@ def test_a_commit_without_space_fails_and_leaves_the_last_index(
 
 @pytest.mark.proves(
     "processes",
-    "another program holds SQLite's lock for writing",
-    "steps wait until it unlocks it, and the log says why",
+    "another program holds SQLite's write lock",
+    "steps wait for it, and the log reports it",
 )
 def test_a_commit_waits_for_a_program_that_holds_the_write_lock(
     database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -177,8 +177,8 @@ def test_a_database_with_a_second_name_is_invalid(database: Path, tmp_path: Path
 
 @pytest.mark.proves(
     "processes",
-    "a limit on the size of files (`ulimit -f`)",
-    "503 until it is raised; the database is not invalid",
+    "there is a limit on the size of files (`ulimit -f`)",
+    "503 until it is raised; the database does not count as invalid",
 )
 def test_a_limit_on_file_size_is_temporary(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says nothing of the database, which is not invalid: EFBIG, as ``ulimit -f`` has it."""

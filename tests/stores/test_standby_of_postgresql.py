@@ -54,11 +54,13 @@ def opened(primary: Postgresql) -> Iterator[EngineStore]:
         yield store
 
 
-@pytest.mark.proves("shared", "what an engine may lose is found out while nodes are connected, too")
+@pytest.mark.proves(
+    "shared", "settings that may lose steps are noticed while nodes are connected, too"
+)
 @pytest.mark.proves(
     "shared",
-    "a standby that is waited for since nodes are connected: replies say so; that it takes over "
-    "then is simulated",
+    "a standby that becomes synchronous while nodes are connected: replies confirm it; its "
+    "failover is simulated",
 )
 @pytest.mark.usefixtures("patient")
 def test_the_confirmation_by_a_standby_is_read_with_the_reply(
@@ -87,8 +89,8 @@ def test_a_standby_is_never_connected_to_whatever_the_url_allows(standby: Standb
 
 @pytest.mark.proves(
     "shared",
-    "a wait for a standby that is cancelled is no reply (PostgreSQL); without the server's "
-    "warning (its control) it is taken for one",
+    "a cancelled wait for a standby settles nothing (PostgreSQL); without the server's "
+    "warning (its control) it would",
 )
 @pytest.mark.parametrize("heard", [True, False], ids=["", "without the warning"])
 @pytest.mark.usefixtures("patient")

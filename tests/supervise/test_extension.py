@@ -33,7 +33,7 @@ def kill_all_at_one_moment(appliance: Supervised) -> None:
     os.kill(appliance.pid, signal.SIGCONT)
 
 
-@pytest.mark.proves("processes", "all four processes at one…")
+@pytest.mark.proves("processes", "all four processes are…")
 @pytest.mark.processes
 def test_the_socket_stays_open_while_no_process_runs() -> None:
     """supervisord can't bind the address again: a child of the killed servers has the socket."""
@@ -49,8 +49,8 @@ def test_the_socket_stays_open_while_no_process_runs() -> None:
 
 @pytest.mark.proves(
     "processes",
-    "all four processes at one…",
-    control="nothing held the socket: supervisord can't listen again, and ends",
+    "all four processes are…",
+    control="if nothing held the socket, supervisord can't listen again, and exits",
 )
 @pytest.mark.processes
 def test_without_the_extension_supervisord_would_end() -> None:
@@ -69,8 +69,8 @@ def test_without_the_extension_supervisord_would_end() -> None:
 )
 @pytest.mark.proves(
     "processes",
-    "a new version is put in place",
-    control="both restarted at once: connections are refused until one has started",
+    "a new version is installed",
+    control="if both were restarted at once, connections are refused until one has started",
 )
 @pytest.mark.processes
 def test_stopping_both_closes_the_socket_and_a_start_opens_it() -> None:
@@ -153,7 +153,7 @@ def watchdog(does: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-@pytest.mark.proves("processes", "the watchdog is stopped, or…")
+@pytest.mark.proves("processes", "the watchdog is stopped…")
 @pytest.mark.processes
 def test_a_stopped_watchdog_is_killed_at_the_second_tick(loaded: Loaded) -> None:
     with watchdog(BEATS) as process:
@@ -169,7 +169,7 @@ def test_a_stopped_watchdog_is_killed_at_the_second_tick(loaded: Loaded) -> None
         assert len(loaded.said) == 1
 
 
-@pytest.mark.proves("processes", "the watchdog is stopped, or…")
+@pytest.mark.proves("processes", "the watchdog is stopped…")
 @pytest.mark.processes
 def test_only_a_hanging_watchdog_is_killed(loaded: Loaded) -> None:
     with watchdog(BEATS) as process:
@@ -215,7 +215,7 @@ class Group:
         events.notify(events.ProcessStateEvent(process, ProcessStates.STOPPED))
 
 
-@pytest.mark.proves("processes", "all four processes at one…")
+@pytest.mark.proves("processes", "all four processes are…")
 @pytest.mark.parametrize(
     ("state", "exitstatus", "is_held"),
     [
@@ -260,7 +260,7 @@ def test_removing_the_group_or_stopping_supervisord_closes_the_socket(loaded: Lo
 
 
 @pytest.mark.proves(
-    "processes", "our part of supervisord fails", "it is logged, and supervisord goes on"
+    "processes", "the extension of supervisord fails", "it is logged, and supervisord continues"
 )
 def test_an_error_in_the_extension_is_only_logged(loaded: Loaded) -> None:
     group = Group()

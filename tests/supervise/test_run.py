@@ -101,7 +101,7 @@ def test_ctrl_c_shows_the_last_lines_of_the_log(home: Path) -> None:
     assert "stopped at index 0\n" in said(home)
 
 
-@pytest.mark.proves("processes", "its folder has any other name", "it is served from")
+@pytest.mark.proves("processes", "its folder has any name", "it is served from")
 def test_a_folder_may_have_any_name(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -181,13 +181,14 @@ def test_the_command_in_the_message_repairs_a_truncated_database(home: Path) -> 
 
 @pytest.mark.proves(
     "processes",
-    "a new version is put in place by nodes of a shared store, whatever the form of the log",
-    "so it is: supervisord, the lock and the heartbeat are asked",
+    "a new version is installed on nodes of a shared store, whatever the format of the log",
+    "the same: supervisord, the lock and the heartbeat are asked",
 )
 @pytest.mark.proves(
     "processes",
-    "a new version is put in place",
-    "one process is restarted after the other; nothing is lost, no connection is refused",
+    "a new version is installed",
+    "the processes are restarted one after the other; nothing is lost, and no connection is "
+    "refused",
 )
 @pytest.mark.proves("load", "a restart of one process after the other")
 def test_processes_are_restarted_one_after_the_other(home: Path) -> None:

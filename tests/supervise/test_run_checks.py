@@ -144,7 +144,7 @@ def test_make_run_does_not_claim_to_retry(
 @pytest.mark.proves(
     "processes",
     "its folder has a name that supervisord does not support",
-    "`make run` says so and starts nothing",
+    "`make run` reports it and starts nothing",
 )
 @pytest.mark.parametrize(
     "name", ["50%", 'a"b', "x" * 200], ids=["percent sign", "quote", "long name"]
@@ -162,8 +162,8 @@ def test_make_run_reports_a_folder_unusable_for_supervisord(
 @pytest.mark.proves(
     "processes",
     "another supervisord is started on the same database",
-    "`make run` says so and starts nothing; under supervisord its processes stand by, say in "
-    "their log whose clients wait, and serve when the other has ended",
+    "`make run` reports it and starts nothing; under a supervisord its processes stand by, "
+    "log that their clients wait, and serve when the other has exited",
 )
 def test_make_run_reports_a_database_served_from_elsewhere(home: Path, reject: Reject) -> None:
     home.joinpath("var").mkdir()

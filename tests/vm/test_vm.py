@@ -170,7 +170,7 @@ def test_a_server_that_hangs_under_load_is_replaced(machine: Machine, figure: Fi
     figure(f"SIGSTOP: longest gap between two answers {load.longest_gap:.1f} s")
 
 
-@pytest.mark.proves("processes", "a new version is put in place")
+@pytest.mark.proves("processes", "a new version is installed")
 def test_a_new_version_takes_over_under_load(machine: Machine, figure: Figure) -> None:
     """No connection is refused."""
     before = machine.pids()
