@@ -1,176 +1,106 @@
-"""A flood of requests for long numbers, of which none is ever computed: steps are answered."""
+"""Floods of every endpoint, many at once and piped: the server makes progress, and is not killed.
 
-import json
-import os
-import select
-import signal
-import socket
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
-from pathlib import Path
-from typing import Any, Final
+The heartbeat comes from the turns of the event loop. These are bounded in time, so that a newcomer
+is answered between two of them, and expensive answers are rendered once for all.
+"""
+
+import time
+from statistics import median
+from typing import NamedTuple
 
 import pytest
 
-from fibcore.numbers.queue import MAX_QUEUED, SHORT
+from fibcore.appliance.heartbeat import BEAT_SECONDS
+from supervise.liveness import sample
 from tests.faults.conftest import Fault
-from tests.support.long_numbers import LONG, workers_of
-from tests.support.servers import Client, ServerProcess, listening_socket
+from tests.faults.floods import FLOODS, Flood
+from tests.faults.server_variants import takes_turns_of_any_length, variant
+from tests.support.supervised import Supervised
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
-REQUESTS: Final = 2 * MAX_QUEUED
-STEPS: Final = 100
+HOLD_SECONDS = 8.0
+"""Longer than a server may be silent, polls of the watchdog included."""
 
-GROWTH: Final = 16 * 2**20
-"""Bytes, by which a server may grow that has so many connections."""
-
-
-UNWATCHED: Final = """
-import runpy, sys
-from fibcore.numbers import worker_process
-
-worker_process.MAX_SILENT = sys.maxsize
-runpy.run_module(sys.argv[1], run_name="__main__")
-"""
-"""A process that hangs is not replaced."""
+ANSWERED_SECONDS = 1.0
+"""Most newcomers are answered within this much of the server's processor time: the crowd uses a
+core, too. A few wait behind a thousand clients of the crowd that reconnect."""
 
 
-@contextmanager
-def served(
-    folder: Path, command: Sequence[str], settings: Mapping[str, str] | None = None
-) -> Iterator[ServerProcess]:
-    """A server whose process for long numbers has been started, and hangs."""
-    with (
-        listening_socket() as listener,
-        ServerProcess(folder / "fibcore.db", listener, settings, command=command) as server,
-    ):
-        server.wait_until_it_serves().client.get(f"/numbers/{SHORT + 1}")
-        (worker,) = workers_of(server.pid)
-        os.kill(worker, signal.SIGSTOP)
-        try:
-            yield server
-        finally:
-            os.kill(worker, signal.SIGKILL)
+class Wait(NamedTuple):
+    """The wait of a newcomer, in seconds."""
+
+    own: float
+    """In the server's processor time."""
+    passed: float
 
 
-def status(client: Client) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(client.status.body)
-    return found
+def newcomers(appliance: Supervised, server: int, seconds: float) -> list[Wait]:
+    """The waits of newcomers, one after the other."""
+
+    def now() -> Wait:
+        seen = sample(server)
+        assert seen is not None, appliance.report()
+        return Wait(seen.used, time.monotonic())
+
+    waited = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        before = now()
+        assert appliance.client.get("/current").status == 200
+        after = now()
+        waited.append(Wait(after.own - before.own, after.passed - before.passed))
+        time.sleep(0.05)  # so that it asks as often as a person might, and not all the time
+    return waited
 
 
-def readable(connections: Sequence[socket.socket]) -> list[socket.socket]:
-    return select.select(connections, [], [], 0)[0]
-
-
-def request(index: int) -> bytes:
-    return b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % index
-
-
+@pytest.mark.proves(
+    "processes",
+    "clients flood any endpoint, 1,900 of them, with many pipelined requests",
+    "the server is not killed, and most newcomers get an answer within 1 s of the server's "
+    "time: turns of the event loop are bounded and beat, deferred requests continue in "
+    "order, and `/metrics` and `/status` are rendered once for all",
+)
 @pytest.mark.proves(
     "clients",
-    "request long numbers, each a different one, none of which is ever finished",
-    "64 wait, the others get 503; every step is answered",
+    "request again as soon as they are answered, 1,900 of them, on kept connections",
+    "no process is killed, and newcomers get answers: 16 are accepted in each turn of the "
+    "event loop",
 )
-def test_steps_are_answered_during_a_flood_for_long_numbers(fault: Fault, tmp_path: Path) -> None:
-    with served(tmp_path, (sys.executable, "-c", UNWATCHED, "web")) as server, ExitStack() as stack:
-        client = server.client
-        before = status(client)["memory_bytes"]
-        flood = [stack.enter_context(client.raw()) for _ in range(REQUESTS)]
-        for number, connection in enumerate(flood):
-            connection.sendall(request(LONG + number))
-        until(lambda: len(readable(flood)) == REQUESTS - MAX_QUEUED, "all but these are shed")
-        assert {shed.recv(12) for shed in readable(flood)} == {b"HTTP/1.1 503"}
-        with closing(client.connect()) as stepping:
-            for number in fault.tries(short=STEPS, long=STEPS, share=0):
-                answer = client.request_on(stepping, "GET", "/next")
-                assert (answer.status, answer.index) == (200, number + 1)
-        now = status(client)
-        assert now["waiting_numbers"] == MAX_QUEUED
-        assert now["shed_requests"]["numbers"] == REQUESTS - MAX_QUEUED
-        assert now["memory_bytes"] - before < GROWTH
-
-
-WAITERS: Final = 84
-"""More than there may be connections."""
-
-FEW: Final = {"FIB_MAX_CONNECTIONS": "40"}
-
-
-def newcomers_served(folder: Path, code: str) -> int:
-    """How many of 40 newcomers are answered that come while others wait for a few numbers."""
-    command = (sys.executable, "-c", code, "web")
-    served_ones = 0
-    with served(folder, command, FEW) as server, ExitStack() as stack:
-        for number in range(WAITERS):
-            waiting = stack.enter_context(server.client.raw())
-            waiting.sendall(b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\n\r\n" % (LONG + number % 6))
-        for _ in range(40):
-            with closing(server.client.raw()) as newcomer:
-                newcomer.sendall(b"GET /current HTTP/1.1\r\nHost: x\r\n\r\n")
-                with suppress(ConnectionError):
-                    served_ones += newcomer.recv(12) == b"HTTP/1.1 200"
-    return served_ones
+@pytest.mark.proves("load", "the watchdog")
+@pytest.mark.proves("pairs", "a crowd", "the watchdog")
+@pytest.mark.parametrize("name", FLOODS)
+def test_a_flooded_server_is_not_killed_and_answers_newcomers(name: str, fault: Fault) -> None:
+    with Supervised() as appliance:
+        server = appliance.server
+        # Until the watchdog has had its first beat the server has two minutes to start.
+        appliance.log("watchdog").expect(rf"pid {server}\) serves")
+        with Flood(appliance.port, name) as flood:
+            until(lambda: flood.answered > 2 * FLOODS[name].clients, "the flood is there")
+            waited = newcomers(appliance, server, HOLD_SECONDS)
+            answered = flood.answered
+        assert appliance.server == server, appliance.report()
+        assert "killed" not in appliance.log("watchdog").text
+        own, passed = zip(*waited, strict=True)
+        fault.tried += 1
+        fault.saw(
+            note=f"{name}: {answered} answered; a newcomer after {median(own):.2f} s of the "
+            f"server's, {max(own):.2f} s at the most; {max(passed):.2f} s by the clock"
+        )
+        assert median(own) < ANSWERED_SECONDS
 
 
 @pytest.mark.proves(
-    "clients",
-    "wait for a few long numbers, on more connections than are allowed",
-    "at most an eighth of the connections wait; newcomers get answers",
+    "processes",
+    "clients flood any endpoint…",
+    control="with unbounded turns, and a timer for a heartbeat, it is killed",
 )
-def test_clients_waiting_for_numbers_shut_no_newcomer_out(tmp_path: Path) -> None:
-    assert newcomers_served(tmp_path, UNWATCHED) == 40
-
-
-@pytest.mark.proves(
-    "clients", "wait for a few…", control="if any number could wait, newcomers are shut out"
-)
-@pytest.mark.long
-def test_unbounded_waiting_clients_would_shut_newcomers_out(tmp_path: Path) -> None:
-    unbounded = (
-        "from web import service as s\nQ = s.NumberQueue\ns.NumberQueue = lambda a, _: Q(a)\n"
-    )
-    assert newcomers_served(tmp_path, unbounded + UNWATCHED) < 10
-
-
-BLOCKS: Final = """
-import subprocess, sys
-from fibcore.numbers.worker_process import WorkerProcess
-from web import server
-
-worker = subprocess.Popen(
-    [sys.executable, "-m", "fibcore.numbers.worker"],
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    start_new_session=True,
-)
-
-async def compute(self, index):
-    worker.stdin.write(b"%d\\n" % index)
-    worker.stdin.flush()
-    print("computing", index, file=sys.stderr, flush=True)
-    return worker.stdout.read(int(worker.stdout.readline()))
-
-WorkerProcess.compute = compute
-server.main()
-"""
-"""The event loop itself waits for the number."""
-
-
-@pytest.mark.proves(
-    "clients",
-    "request long numbers, each…",
-    control="if they were computed in the event loop, steps wait",
-)
-@pytest.mark.long
-def test_steps_would_wait_for_a_number_computed_in_the_event_loop(tmp_path: Path) -> None:
-    with served(tmp_path, (sys.executable, "-c", BLOCKS)) as server, ExitStack() as stack:
-        asking, stepping = (stack.enter_context(server.client.raw()) for _ in range(2))
-        asking.sendall(request(LONG))
-        server.log.expect(f"computing {LONG}")
-        stepping.sendall(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
-        stepping.settimeout(1)
-        with pytest.raises(TimeoutError):
-            stepping.recv(12)
+def test_without_a_bound_on_turns_a_flooded_server_would_be_killed() -> None:
+    """With a heartbeat that is a timer, and dear answers that are made for each."""
+    assert BEAT_SECONDS < 1
+    with Supervised(command=variant(takes_turns_of_any_length)) as appliance:
+        server = appliance.server
+        appliance.log("watchdog").expect(rf"pid {server}\) serves")
+        with Flood(appliance.port, "metrics, many and piped"):
+            appliance.log("watchdog").expect(rf"pid {server}\), the server, hangs")

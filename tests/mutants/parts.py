@@ -32,7 +32,7 @@ CONNECTIONS: Final = (
     "tests/http/test_hub.py",
     "tests/http/test_kernel.py",
     "tests/http/test_turns.py",
-    "tests/http/test_piping.py",
+    "tests/http/test_pipelining.py",
     "tests/http/test_access_log.py::test_the_protocol_logs_each_answer_and_its_client",
     "tests/http/test_any_order.py::test_in_any_order_all_is_answered_and_memory_is_accounted_for",
     "tests/http/test_protocol_differences.py",
@@ -50,8 +50,8 @@ PARTS: Final[dict[str, Part]] = {
     "shared": Part(
         ("fibcore/shared_stepper.py",),
         (
-            "tests/stepping/test_shared_stepper_trouble.py",
-            "tests/stepping/test_unasked.py",
+            "tests/stepping/test_shared_stepper_problems.py",
+            "tests/stepping/test_idle_node.py",
             "tests/stepping/test_keys.py",
         ),
     ),
@@ -62,7 +62,7 @@ PARTS: Final[dict[str, Part]] = {
         ("fibcore/stores/sqlite.py", "fibcore/stores/sqlite_file.py"),
         (
             "tests/stores/test_sqlite_store.py",
-            "tests/stores/test_sqlite_trouble.py",
+            "tests/stores/test_sqlite_errors.py",
             "tests/stores/test_opening.py",
             "tests/stores/test_sqlite_file.py",
             "tests/stores/test_high_water_mark.py",
@@ -75,7 +75,7 @@ PARTS: Final[dict[str, Part]] = {
         (
             "tests/stores/test_high_water_mark.py",
             "tests/stores/test_power_cut_marks.py",
-            "tests/faults/test_power_cut_by_hand.py",
+            "tests/faults/test_power_cut_after_commands.py",
             LONG,
         ),
     ),
@@ -110,7 +110,7 @@ PARTS: Final[dict[str, Part]] = {
             "tests/http/test_parser.py",
             "tests/http/test_deadlines.py",
             "tests/http/test_hub.py",
-            "tests/http/test_piping.py",
+            "tests/http/test_pipelining.py",
             "tests/http/test_protocol_differences.py",
             "tests/http/test_protocol.py::test_a_head_past_its_bound_is_rejected_without_being_kept",
             "tests/http/test_protocol.py::test_valid_requests_split_anywhere_are_answered_alike",
@@ -123,7 +123,7 @@ PARTS: Final[dict[str, Part]] = {
     "watchdog": Part(
         ("supervise/watchdog.py", "supervise/liveness.py", "fibcore/appliance/heartbeat.py"),
         (
-            "tests/supervise/test_watchdog_alone.py",
+            "tests/supervise/test_watchdog_rules.py",
             "tests/supervise/test_watchdog.py",
             "tests/appliance/test_heartbeat.py",
             "tests/supervise/test_listeners.py",
