@@ -1,1 +1,1 @@
-"""The tests. Each one's name is the sentence that it proves."""
+"""The tests. The name of each is the sentence that it proves."""

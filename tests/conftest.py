@@ -1,12 +1,11 @@
-"""What all tests share, and what a test needs.
-
-``processes``: it starts some. A test that does and is not marked so fails, so that ``make check``,
-which leaves these out, starts none. A test with the fixture ``processes`` is marked by that.
+"""What all tests share. ``processes``: the test starts processes. An unmarked test that starts one
+fails, so that ``make check``, which leaves these tests out, starts none. The fixture ``processes``
+marks a test, too.
 
 ``long``: it is left out of ``make test``, and runs with ``make test-faults``.
 
-``root``: a test with this fixture needs root's rights. Without them it is skipped, or fails if
-REQUIRE_ALL is set, as .ci/run sets it.
+``root``: a test with this fixture needs root. Without it the test is skipped, or fails if
+REQUIRE_ALL is set, as in .ci/run.
 """
 
 import gc
@@ -30,7 +29,7 @@ from tests.support.servers import listening_socket
 from tests.support.waiting import PATIENCE
 
 LONG: Final = float(os.environ.get("FAULTS_SECONDS", "0")) > 0
-"""Whether tests run that take longer than a user of ``make test`` waits."""
+"""Whether to run tests that take too long for ``make test``."""
 
 hypothesis.settings.register_profile(
     "default",
@@ -42,15 +41,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(
     "thorough", hypothesis.settings.get_profile("default"), max_examples=100
 )
-# For the second run of the core, with the extension that traces every line.
+# For the second run of the core, with an extension that traces every line.
 hypothesis.settings.register_profile(
     "traced", hypothesis.settings.get_profile("default"), max_examples=5
 )
-# For a search by hand.
+# For manual searches.
 hypothesis.settings.register_profile(
     "long", hypothesis.settings.get_profile("default"), max_examples=10_000
 )
-# For make mutants: what kills a mutant need not be short, and is to be the same each time.
+# For make mutants: failures need not be minimal, but must be reproducible.
 hypothesis.settings.register_profile(
     "mutants",
     hypothesis.settings.get_profile("default"),
@@ -62,11 +61,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-# The folders of tests are in memory, where a sync is soon done: what needs a disk makes one.
+# The folders of tests are in memory, where a sync is fast; a test that needs a disk creates one.
 if (_memory := memory_with_room()) is not None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_memory))
 
-# A shell's background jobs ignore it, and so would the processes that tests interrupt.
+# Background jobs of a shell ignore it, and so would the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same for nohup.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -97,7 +96,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    # Thousands of tests stay to the end: nobody looks through them again and again.
+    # Thousands of tests stay until the end: the collector need not scan them repeatedly.
     gc.disable()
     try:
         return (yield)
@@ -108,19 +107,19 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two for each core, or four where there are tests of processes, which mostly wait."""
+    """Two per core, or four with tests of processes, which mostly wait."""
     cores = len(os.sched_getaffinity(0))
     return (2 if "not processes" in config.option.markexpr else 4) * cores
 
 
 @pytest.fixture(scope="session")
 def processes() -> None:
-    """Leave to start processes."""
+    """Permission to start processes."""
 
 
 @pytest.fixture(scope="session")
 def root() -> None:
-    """Root's rights, which mounting takes, or becoming another user."""
+    """Root's privileges, for mounting and for switching users."""
     requires.root()
 
 
@@ -132,19 +131,19 @@ def small_disk(root: None, processes: None) -> SmallDisk:  # noqa: ARG001
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """Where a database may be made; nothing is there."""
+    """A path for a database, where nothing exists yet."""
     return tmp_path / "fibcore.db"
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """The socket that supervisord would hold."""
+    """A listening socket, as supervisord holds it."""
     with listening_socket() as listener:
         yield listener
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """End before the first test where all tests are wanted and something they need is missing."""
+    """Exit before the first test if all tests are required and something is missing."""
     if os.environ.get("REQUIRE_ALL") and not hasattr(session.config, "workerinput"):
         missing = requires.all_missing()
         if missing:
@@ -155,12 +154,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 STARTS: Final = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"}
 )
-"""The events of Python's audit at which a process starts."""
+"""Python's audit events for the start of a process."""
 
 _no_process: str | None = None
-"""The test that runs now and must not start one."""
+"""The running test, if it must not start one."""
 _may_start: bool = False
-"""Whether a test runs now that may."""
+"""Whether the running test may."""
 
 
 def _audit(
@@ -169,14 +168,14 @@ def _audit(
     starts: frozenset[str] = STARTS,
     essential: frozenset[str] = requires.ESSENTIAL | requires.FAKED,
 ) -> None:
-    # As Python ends, a module's names are taken away from it.
+    # When Python exits, the names of a module disappear.
     if event not in starts:
         return
     if _no_process is not None:
         pytest.fail(f"{_no_process} starts a process, so it must be marked: pytest.mark.processes")
     if event == "subprocess.Popen" and _may_start:
         name = os.fsdecode(arguments[0])  # type: ignore[arg-type]
-        # A name alone is looked for on the path, and need not be there.
+        # A bare name is looked up on the path, and may be missing.
         if "/" not in name and name not in essential:
             pytest.fail(f"{name} need not be there: start requires.program({name!r})")
 
@@ -199,14 +198,14 @@ Kind = TypeVar("Kind", bound=Engine)
 
 
 class Engines(Protocol):
-    """Each engine that is asked for, once for all tests."""
+    """Each requested engine, once for all tests."""
 
     def __call__(self, kind: type[Kind]) -> Kind: ...
 
 
 @pytest.fixture(scope="session")
 def engines(processes: None) -> Iterator[Engines]:  # noqa: ARG001
-    """``engines(Postgresql)`` runs, for all tests together: each has a sequence of its own."""
+    """``engines(Postgresql)`` is shared by all tests, each with its own sequence."""
     with ExitStack() as stack:
         made: dict[type[Engine], Engine] = {}
 
@@ -222,7 +221,8 @@ def engines(processes: None) -> Iterator[Engines]:  # noqa: ARG001
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine may take its time: for tests in which each reply comes, however busy all are."""
+    """Be patient with engines: for tests in which every reply arrives, however busy the machine
+    is."""
     for name in (
         "postgresql_connection.REPLY_SECONDS",
         "postgresql_connection.STATEMENT_SECONDS",
@@ -234,7 +234,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch, patient: None) -> None:  # noqa: ARG001
-    """Give up soon: for tests in which nothing would come, however long they waited."""
+    """Give up soon: for tests in which a reply never arrives."""
     for each in ("postgresql_connection", "redis_connection", "etcd_connection"):
         monkeypatch.setattr(f"fibcore.stores.{each}.REPLY_SECONDS", 1.0)
 

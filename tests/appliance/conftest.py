@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 
 class Pipe:
-    """A log that goes into a pipe, at a time of the test's own."""
+    """A log that goes into a pipe, with simulated time."""
 
     def __init__(self) -> None:
         self.now = 0.0

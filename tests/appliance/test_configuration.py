@@ -1,4 +1,5 @@
-"""Which settings count: the environment, then fibcore.conf, then the defaults; and nothing else."""
+"""Precedence of settings: the environment, then fibcore.conf, then the defaults, and nothing
+else."""
 
 import re
 from pathlib import Path
@@ -17,7 +18,7 @@ HOST_IS_EMPTY = (
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the instance, empty, which is the current one."""
+    """The folder of the instance: the current one, empty."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -93,7 +94,7 @@ def test_leftovers_of_an_earlier_run_decide_nothing(folder: Path) -> None:
 
 
 def test_with_every_setting_in_the_environment_no_file_is_read(folder: Path) -> None:
-    """An edited file counts for all processes of the appliance at once, when it is started."""
+    """An edited file applies to all processes of the appliance at the next start."""
     edit(folder, "FIB_STORE=sqlite:x.db\n")
     environ = gather({}, folder=folder).environ()
     edit(folder, "FIB_STORE=sqlite:other.db\nFIB_NONSENSE\n")
@@ -183,7 +184,7 @@ def test_irrelevant_settings_are_not_checked(folder: Path) -> None:
 def test_home_is_the_folder_with_a_settings_file_or_else_of_the_command(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The current folder goes before that which the command is of."""
+    """The current folder comes before that of the command."""
     elsewhere, checkout = folder / "elsewhere", folder / "checkout"
     for each in (elsewhere, checkout):
         each.mkdir()

@@ -23,7 +23,7 @@ STARTED = Sample(7, "S", 1.0)
 
 
 class Pulse(Heartbeat):
-    """A heartbeat with a patience for each beat."""
+    """A heartbeat, and the limit of silence for each beat."""
 
     def __init__(self) -> None:
         super().__init__(lambda: self.patience)
@@ -58,7 +58,7 @@ def test_a_watcher_gets_each_beat_once_and_the_last_earlier_one(pulse: Pulse) ->
     assert watched.receive(beat_of(pid)) is None
     pulse.beat_within(2.5)
     assert [watched.receive(beat_of(pid)) for _ in range(2)] == [2.5, None]
-    for _ in range(10_000):  # No queue is filled that nobody reads.
+    for _ in range(10_000):  # No unread queue grows.
         pulse.beat_within(3.5)
     assert [watched.receive(beat_of(pid)) for _ in range(2)] == [3.5, None]
     assert Liveness(STARTED).receive(beat_of(pid)) == 3.5

@@ -77,7 +77,7 @@ def test_starts_takeovers_and_stops_are_events(database: Path, listener: socket.
             second.log.expect("standing by")
             first.client.get("/next")
             first.signal(signal.SIGKILL)
-            # A thread of its own logs the former, as it waits for the disk.
+            # A separate thread logs the takeover, since it waits for the disk.
             said = ('"event": "takeover"', '"event": "listening"')
             until(lambda: all(each in second.log.text for each in said), "it has taken over")
             second.signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The log: it is written, nobody waits for it, and one thing does not drown the others."""
+"""The log: it is written, nothing waits for it, and no source drowns out the others."""
 
 import contextlib
 import logging
@@ -21,7 +21,7 @@ from tests.support.waiting import PATIENCE
 from tests.support.wire import READ
 
 MOST_RECORDS = MAX_QUEUED // (RECORD_BYTES + 1000)
-"""Records of 1,000 characters that fill the queue, or a few more."""
+"""This many records of 1,000 characters fill the queue, or a few more."""
 
 
 def test_records_are_written_line_by_line(pipe: Pipe) -> None:
@@ -186,7 +186,7 @@ def unread(tmp_path: Path, *options: str) -> Iterator[ServerProcess]:
 
 
 def ask_often(server: ServerProcess, seconds: float) -> None:
-    """Ask more often than the pipe and the queue have room for lines of the access log."""
+    """Send more requests than the pipe and the queue have room for lines of the access log."""
     for _ in range(2000):
         with server.client.raw() as connection:
             connection.settimeout(seconds)

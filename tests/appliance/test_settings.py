@@ -215,7 +215,7 @@ def test_settings_know_whether_their_store_is_the_same(one: str, other: str, sam
 
 
 def rows_of_the_table() -> Iterator[str]:
-    """The rows of the table that begins with this head."""
+    """The rows of the table that has this header."""
     lines = iter(TABLE.read_text().splitlines())
     for line in lines:
         if re.fullmatch(r"\| variable \| default \| meaning \|", line):
@@ -229,7 +229,7 @@ def rows_of_the_table() -> Iterator[str]:
 
 @pytest.mark.proves("shared", "`ps` shows no password: the store may be given in a file")
 def test_the_store_may_be_given_in_a_file(tmp_path: Path) -> None:
-    """Its password is then in no environment and on no command line."""
+    """So its password is in no environment and on no command line."""
     file = tmp_path / "store"
     file.write_text("redis://:Zebra9@host/0\nanything\n")
     settings = Settings.from_environ({"FIB_STORE": f"@{file}"})

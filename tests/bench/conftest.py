@@ -1,4 +1,4 @@
-"""Records and runs that no benchmark has made."""
+"""Made-up records and runs of benchmarks."""
 
 from bench.load.loads import Run
 from bench.load.records import NONE, OK, Record

@@ -1,4 +1,4 @@
-"""The benchmark's own logic: what it takes for right, and the arithmetic of its figures."""
+"""The logic of the benchmark: what it accepts as correct, and the arithmetic of its figures."""
 
 import socket
 
@@ -35,7 +35,7 @@ class TestRecords:
 
     @staticmethod
     def check(answers: list[Record], *, last: int, integers: Integers = "exact") -> None:
-        """Hold them against a sequence that stood at index 10 before."""
+        """Check them against a sequence that was at index 10 before."""
         history = records.history(answers, ("next", "current", "previous"), 10, integers)
         check(history, first=10, last=last, integers=integers)
 

@@ -1,4 +1,4 @@
-"""The servers that are beside the usual one to tell what it costs to count, and to log."""
+"""The variants of the server that show the cost of counting, and of logging."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from fibcore.stepper import Stepper
 
 
 def counts(server: Server) -> list[int]:
-    """The index, and what the server has counted: steps, reads, commits."""
+    """The index, and the server's counts of steps, reads and commits."""
     assert server.get("/next")[0] == server.get("/current")[0] == 200
     now = json.loads(server.get("/status")[2])
     return [int(now["index"]), now["steps"], now["reads"], sum(now["commit_seconds"]["counts"])]

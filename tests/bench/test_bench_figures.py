@@ -1,4 +1,4 @@
-"""What the benchmark makes of the runs that it has recorded."""
+"""The figures that the benchmark derives from recorded runs."""
 
 import json
 from pathlib import Path
@@ -77,7 +77,7 @@ class TestFigures:
         loads.summarize(made, recorded, may_fall_behind=may_fall_behind)
         assert (made.requests, made.unanswered) == (1, 4)
         assert bool(made.problems) is not may_fall_behind
-        # An error is a problem all the same.
+        # An error is still a problem.
         recorded.records.append(record(0, done=9_000, status=500))
         made.problems.clear()
         loads.summarize(made, recorded, may_fall_behind=may_fall_behind)
@@ -104,7 +104,7 @@ def of_store(store: str, per_second: float, turn: int, **fields: Any) -> Run:
 
 
 def test_a_store_is_compared_with_the_embedded_one() -> None:
-    """It is that of the same round, and of one node."""
+    """It is compared with the same round, and with one node."""
     runs = [of_store("sqlite", 1000, 0), of_store("sqlite", 100, 1)]
     runs += [of_store("postgresql", 900, 0), of_store("postgresql", 90, 1)]
     runs += [of_store("postgresql", 5, 0, nodes=2), of_store("postgresql", 5, 0, connections=1)]
@@ -116,7 +116,7 @@ def test_a_store_is_compared_with_the_embedded_one() -> None:
 
 
 def test_the_model_of_many_nodes_follows_from_the_cost_of_one() -> None:
-    """A node takes 5 us for an answer and 100 for a round trip, the store 200; that takes 400."""
+    """A node takes 5 us for an answer and 100 for a round trip, the store 200; that makes 400."""
 
     def runs(nodes: int, connections: int) -> Run:
         shared = connections / nodes
@@ -133,7 +133,7 @@ def test_the_model_of_many_nodes_follows_from_the_cost_of_one() -> None:
     assert (model.answer, model.turn, model.store) == pytest.approx((5, 100, 200))
     assert model.node_us(4) == pytest.approx(5 + 100 / 25)
     assert model.store_us(4) == pytest.approx(8)
-    # Of one node, its processor bounds; of a hundred, the sequence.
+    # One node is limited by its processor, a hundred by the sequence.
     assert model.rate(1, 100) == pytest.approx(1e6 * 100 / 600)
     assert model.rate(100, 100) == model.rate(1000, 100) == pytest.approx(1e6 * 100 / 400)
     assert model.period(1000, 100) == pytest.approx(400_000)

@@ -47,7 +47,7 @@ class TestGenerator:
     def answer(
         listener: socket.socket, bodies: list[bytes], stall: float = 0, cut: int = 0
     ) -> None:
-        """Each body in turn, the first after `stall` seconds, all in pieces of `cut` bytes."""
+        """Sends each body in turn, the first after `stall` seconds, in pieces of `cut` bytes."""
         connection, _ = listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connection:
@@ -124,7 +124,7 @@ class TestGenerator:
         heard: list[bytes] = []
 
         def serve() -> None:
-            for _ in range(2):  # a server that closes after each answer, and does not say so
+            for _ in range(2):  # a server that closes after each answer without announcing it
                 connection, _ = listener.accept()
                 with connection:
                     heard.append(connection.recv(4096))

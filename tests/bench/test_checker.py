@@ -1,4 +1,4 @@
-"""The checker of answers finds what it must, and nothing else."""
+"""The checker of answers finds every violation, and nothing else."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,9 +24,9 @@ PRIME: Final = MODULUS["exact"]
 
 BEFORE: Final = (0.0, 1.0)
 AFTER: Final = (2.0, 3.0)
-"""Two intervals, the first ended before the other begins."""
+"""Two intervals: the first ends before the second begins."""
 MEANWHILE: Final = (0.0, 3.0)
-"""At the same time as either."""
+"""Overlaps both."""
 
 
 def answered(path: Endpoint, when: tuple[float, float], index: int) -> Operation:
@@ -93,7 +93,7 @@ def test_an_etag_without_an_index_is_wrong(etag: str | None) -> None:
         index_of(etag)
 
 
-# Histories that it accepts
+# Accepted histories
 
 
 def test_the_reference_session_passes() -> None:
@@ -132,7 +132,7 @@ def test_a_history_may_begin_and_end_anywhere() -> None:
     check([], first=7, last=7)
 
 
-# Histories in which it must find something
+# Rejected histories
 
 
 @pytest.mark.proves(
@@ -180,18 +180,18 @@ def test_a_conditional_step_from_another_index_is_found() -> None:
         check([step(BEFORE, 1), replace(wanted, expected=0)], first=0, last=2)
 
 
-# And all others
+# All others
 
 
 def one_order_explains(history: Sequence[Operation], first: int, last: int) -> bool:
-    """Whether there is such an order: the definition, by trying them all."""
+    """Whether such an order exists, by definition: try them all."""
 
     def explains(rest: Sequence[Operation], index: int) -> bool:
         if index == last and all(operation.index is None for operation in rest):
             return True
         for at, operation in enumerate(rest):
             if any(other.end < operation.start for other in rest):
-                continue  # the other one comes first
+                continue  # the other one is first
             steps = operation.endpoint == "next"
             if operation.index in (None, index + steps) and (steps or operation.index is not None):
                 others = [*rest[:at], *rest[at + 1 :]]
@@ -238,7 +238,7 @@ def test_a_history_is_accepted_if_and_only_if_some_order_explains_it(
 
 @st.composite
 def true_histories(draw: st.DrawFn) -> tuple[list[Operation], int]:
-    """What clients may see of a right sequence whose answers are sometimes lost."""
+    """What clients may see of a correct sequence whose answers are sometimes lost."""
     history = []
     index = 0
     for at in range(draw(st.integers(0, 60))):
@@ -284,7 +284,7 @@ def test_the_time_of_a_check_is_nearly_linear() -> None:
                 count += 1
                 return float.__lt__(self, other)
 
-        # All at once, sent in one order and answered in another.
+        # All concurrent, sent in one order and answered in another.
         history = [
             step((Counted(at), Counted(length + at * 7919 % length)), at * 7919 % length + 1)
             for at in range(length)

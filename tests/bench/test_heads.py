@@ -1,4 +1,4 @@
-"""The recorded heads of real clients, read to the byte and varied, and the server that records."""
+"""The recorded heads of real clients: parsed exactly, varied, and how they are recorded."""
 
 import http.client
 import socket
@@ -77,10 +77,10 @@ class TestAsking:
         whole = [name for name in heads.clients() if not CLIENTS[name].cases[0].startswith("POST")]
         assert kinds["current"] == kinds["next"] == whole
         assert len(kinds["if-match"]) == len(kinds["post"]) == len(whole) - 2
-        assert len(kinds["304"]) == len(whole) - 1  # curl by HTTP/1.0 was not asked to
+        assert len(kinds["304"]) == len(whole) - 1  # curl with HTTP/1.0 was not recorded doing that
 
     def test_clients_other_than_the_plainest_can_be_chosen(self) -> None:
-        """The plainest stays, as the measure."""
+        """The plainest stays, for comparison."""
         chosen = {asked.client for asked in workloads.of_clients(["jdk"])}
         assert chosen == {heads.PLAINEST, "jdk"}
 

@@ -1,4 +1,4 @@
-"""A fixture for both clients, so that each test runs with both."""
+"""Runs each test with both clients."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ Connect = Callable[..., Either]
 
 
 class InLoop:
-    """An ``AsyncClient`` whose calls are waited for."""
+    """An ``AsyncClient`` whose calls block."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._runner = asyncio.Runner()
@@ -54,7 +54,7 @@ class InLoop:
 
 @pytest.fixture(params=[Client, InLoop], ids=["threads", "asyncio"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
-    """Makes a client, which is closed at the end."""
+    """Creates a client, which is closed at the end."""
     with ExitStack() as stack:
 
         def make(*arguments: Any, **options: Any) -> Either:

@@ -46,7 +46,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(calls, "monotonic", clock)
-    # As long as they may be.
+    # The longest waits.
     monkeypatch.setattr("random.uniform", lambda _, high: high)
     return clock
 
@@ -58,7 +58,7 @@ def client(*urls: str, timeout: float = 30.0) -> Calls:
 def run(
     call: Call[object], replies: Iterable[Reply | Lost], clock: Clock | None = None
 ) -> list[object]:
-    """The URLs that it asked, the seconds that it waited, and at last its result."""
+    """The URLs that it asked, the seconds that it waited, and finally its result."""
     trace: list[object] = []
     given: Iterator[Reply | Lost] = iter(replies)
     result: Reply | Lost | None = None
@@ -207,7 +207,7 @@ def test_the_number_at_another_index_is_rejected() -> None:
 def test_a_number_modulo_2_to_the_64_is_not_marked_exact() -> None:
     modular = '"{}-uint64-text"'
     assert run(client().current(None), [number(95, tag=modular)])[-1] == Number(95, "8", False)
-    # F(93) is the last that is the same.
+    # F(93) is the last number below 2^64.
     assert run(client().previous(None), [number(94, tag=modular)])[-1] == Number(93, "8")
 
 
@@ -258,7 +258,7 @@ def test_a_client_needs_a_server() -> None:
     ],
 )
 def test_a_password_in_an_invalid_url_is_not_shown(url: str) -> None:
-    """Parsers would not agree on where it ends."""
+    """Parsers disagree on where it ends."""
     with pytest.raises(ValueError, match="is not the URL") as caught:
         client(url)
     assert "sec" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Both clients beside a server that loses, cuts and sheds: each step is made once."""
+"""Both clients with a server that loses answers, cuts connections and sheds requests."""
 
 import asyncio
 import gc
@@ -76,7 +76,7 @@ def test_a_client_keeps_its_connection(connect: Connect, server: FakeServer) -> 
 
 
 def test_each_step_has_a_key_of_its_own(connect: Connect, server: FakeServer) -> None:
-    """A key has the last index that was seen, and 128 random bits."""
+    """A key has the last index seen, and 128 random bits."""
     client = connect(server.url)
     for _ in range(3):
         client.next()
@@ -125,7 +125,7 @@ def test_a_missing_answer_counts_as_lost_after_the_attempts_timeout(
 def test_another_server_is_asked_if_one_does_not_answer(
     connect: Connect, server: FakeServer
 ) -> None:
-    """The key is the same, and that server is asked first from then on."""
+    """The key is the same, and from then on that server is asked first."""
     with FakeServer() as other:
         nobody = f"http://127.0.0.1:{free_port()}"
         client = connect([nobody, other.url, server.url])
@@ -168,7 +168,7 @@ def test_a_killed_client_can_repeat_its_step_with_a_saved_key(
 
 @pytest.mark.proves("client", "no call outlasts its timeout")
 def test_a_trickling_answer_does_not_outlast_the_timeout(connect: Connect) -> None:
-    """Each single byte arrives in time."""
+    """Each byte by itself arrives in time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ended = threading.Event()
 
@@ -231,7 +231,7 @@ def test_an_error_that_retrying_cannot_change_is_raised_at_once(
 def test_a_dropped_key_or_one_ahead_raises_its_own_error(
     connect: Connect, server: FakeServer, key: str, error: type[ClientError]
 ) -> None:
-    """Though an answer was lost before: nobody will know more."""
+    """Even after a lost answer: nothing more will be known."""
     client = connect(server.url)
     problem = f'{{"detail": "Nobody knows.", "key": "{key}", "index": 9}}'
     server.will(lose, raw(f"HTTP/1.1 409 Conflict\n{PROBLEM}{problem}"))
@@ -286,11 +286,11 @@ def test_threads_share_a_client(server: FakeServer) -> None:
 
 
 def test_each_event_loop_has_its_own_connections(server: FakeServer) -> None:
-    """One that has ended would neither deliver an answer nor close its connections."""
+    """A closed loop would neither deliver an answer nor close its connections."""
     client = AsyncClient(server.url, timeout=60.0, attempt_timeout=60.0)
     assert asyncio.run(client.next()).index == 1
     with warnings.catch_warnings():
-        # Rightly so: the first loop has ended before the client was closed.
+        # Correct: the first loop was closed before the client.
         warnings.simplefilter("ignore", ResourceWarning)
         assert asyncio.run(client.next()).index == 2
         asyncio.run(client.close())
@@ -302,7 +302,7 @@ def test_each_event_loop_has_its_own_connections(server: FakeServer) -> None:
 @pytest.mark.processes
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_has_its_own_connections(server: FakeServer) -> None:
-    """After a fork, bytes on a connection of the parent are for the parent."""
+    """After a fork, data on a connection of the parent is for the parent."""
     with Client(server.url) as client:
         assert client.next().index == 1
         child = os.fork()

@@ -1,4 +1,4 @@
-"""Answers read from bytes, however they are cut."""
+"""Parsing of answers, however the bytes are split."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_an_answer_is_complete_with_its_last_byte() -> None:
 
 
 def test_a_chunked_answer_is_complete_with_its_last_chunk() -> None:
-    """Fields behind the last chunk are trailers."""
+    """Fields after the last chunk are trailers."""
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n1\r\n1\r\n3\r\n"
     assert read(chunked) is None
     reply = read(chunked, b'0\r\nETag: "8"\r\n\r\n')

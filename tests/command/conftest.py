@@ -17,14 +17,14 @@ Fibcore = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the checkout: the command would find a server that runs there."""
+    """Leave the checkout, since the command would find a server running there."""
     (tmp_path / FILE).touch(0o600)
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The default path of the command; nothing is there."""
+    """The default path of the command, without a database."""
     database = tmp_path / "fibcore.db"
     monkeypatch.setenv("FIB_STATE", str(database))
     return database
@@ -45,7 +45,7 @@ def fibcore(capsys: pytest.CaptureFixture[str]) -> Fibcore:
 @pytest.fixture
 def server(database: Path) -> Iterator[ServerProcess]:
     with listening_socket() as listener:
-        # As a service says it: the command asks a server of its folder, where that says it listens.
+        # As a service sets it: the command queries the server of its folder at that address.
         port = {"FIB_PORT": str(listener.getsockname()[1])}
         with ServerProcess(database, listener, port) as server:
             yield server.wait_until_it_serves()

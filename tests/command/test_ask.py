@@ -36,7 +36,7 @@ def test_numbers_are_printed(fibcore: Fibcore, asked: FakeServer) -> None:
 def test_numbers_are_printed_with_their_indexes_as_json(
     fibcore: Fibcore, asked: FakeServer
 ) -> None:
-    """Both are strings: the numbers of many programs end at 2^53."""
+    """Both are strings: many programs are exact only to 2^53."""
     assert json.loads(fibcore("next", "--json")[1]) == {"index": "8", "number": "21", "exact": True}
     assert json.loads(fibcore("previous", "--json")[1])["index"] == "7"
     assert asked.index == 8

@@ -1,4 +1,4 @@
-"""The command beside a server that runs."""
+"""The command beside a running server."""
 
 import os
 from pathlib import Path

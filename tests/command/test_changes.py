@@ -59,7 +59,7 @@ def test_an_older_backup_is_restored_only_with_lower(
 
 
 def test_an_invalid_copy_is_not_restored(database: Path, fibcore: Fibcore, tmp_path: Path) -> None:
-    """tests/stores has all that may be wrong with it."""
+    """tests/stores covers every kind of invalid copy."""
     make(database, 5)
     folder = tmp_path / "copy"
     folder.mkdir()

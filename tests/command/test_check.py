@@ -22,7 +22,7 @@ from tests.support.servers import ServerProcess
 
 @pytest.fixture
 def port(tmp_path: Path) -> int:
-    """The one that is set, which is free."""
+    """The configured port, which is free."""
     port = free_port()
     (tmp_path / FILE).write_text(f"FIB_PORT={port}\n")
     return port
@@ -30,7 +30,7 @@ def port(tmp_path: Path) -> int:
 
 @pytest.fixture(autouse=True)
 def on_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests may keep their databases in memory, which has a warning."""
+    """Databases of tests may be in memory, which causes a warning."""
     monkeypatch.setattr(file_system, "warning_at", lambda _: None)
 
 
@@ -136,7 +136,7 @@ def test_check_rejects_an_index_past_the_largest(
 def test_check_only_warns_about_an_engine_that_is_unavailable(
     fibcore: Fibcore, port: int, tmp_path: Path
 ) -> None:
-    """An engine that is not there yet keeps no service from starting."""
+    """A service starts even if its engine is not running yet."""
     assert port
     edit(tmp_path, f"FIB_STORE=etcd://127.0.0.1:{free_port()}")
     status, output, complaint = fibcore("check")
@@ -152,7 +152,7 @@ def test_check_passes_beside_its_own_server(fibcore: Fibcore, port: int, tmp_pat
             assert server.stderr is not None
             assert any(b"listening at" in line for line in server.stderr)
             assert fibcore("check")[0] == 0
-            # The control: it is not of this folder.
+            # The control: a server of another folder.
             (tmp_path / "other").mkdir()
             os.chdir(tmp_path / "other")
             (tmp_path / "other" / FILE).write_text(f"FIB_PORT={port}\n")
@@ -163,7 +163,7 @@ def test_check_passes_beside_its_own_server(fibcore: Fibcore, port: int, tmp_pat
 
 @pytest.mark.processes
 def test_a_server_reads_the_file_of_its_folder(port: int, tmp_path: Path) -> None:
-    """No command needs to read it first."""
+    """No command has to load it first."""
     edit(tmp_path, "FIB_LOG_FORMAT=json")
     with ServerProcess(tmp_path / "x.db") as server:
         server.log.expect(f'"listening".*:{port}')

@@ -97,10 +97,10 @@ def test_a_closed_pipe_is_not_an_error(database: Path) -> None:
 
 
 def all_of(terminal: int) -> bytes:
-    """All bytes that programs, which have ended, wrote to the terminal."""
+    """Everything that exited programs wrote to the terminal."""
     found = b""
     with os.fdopen(terminal, "rb", buffering=0) as reader, contextlib.suppress(OSError):
-        # At the end there is EIO: pty(7), as Linux has it.
+        # Linux reports the end as EIO: pty(7).
         while piece := reader.read(65536):
             found += piece
     return found
@@ -122,7 +122,7 @@ def test_show_draws_a_progress_bar_on_a_terminal(database: Path, tmp_path: Path)
 
 
 def test_a_truncated_database_is_reported_with_the_remedy(database: Path, fibcore: Fibcore) -> None:
-    """The way out loses nothing."""
+    """The remedy loses nothing."""
     make(database, 1000)
     BackupCopy(database).refresh()
     make(database, 1009)
@@ -168,7 +168,7 @@ def test_with_an_invalid_setting_the_command_does_not_guess(
 @pytest.mark.processes
 @pytest.mark.parametrize("arguments", [("current",), ("next",), ("status",)])
 def test_an_interrupt_ends_a_command_without_a_traceback(arguments: tuple[str, ...]) -> None:
-    """By the signal, which a loop of a shell sees."""
+    """By the signal, so that a shell's loop ends, too."""
     with listening_socket() as listener:
         listener.settimeout(60)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -28,7 +28,7 @@ def as_json(fibcore: Fibcore) -> AsJson:
 
 
 def test_show_prints_exact_facts_as_json(database: Path, as_json: AsJson) -> None:
-    """An index is a string: past 2^53 many a program's numbers end."""
+    """An index is a string: many programs are exact only to 2^53."""
     make(database, 25_000)
     assert as_json("show") == {
         "store": str(database),

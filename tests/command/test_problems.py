@@ -1,4 +1,4 @@
-"""The messages of problems: the way out that loses nothing comes first."""
+"""The messages of problems: the remedy that loses nothing comes first."""
 
 import errno
 import os

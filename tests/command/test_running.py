@@ -28,7 +28,7 @@ PATIENCE: Final = 30
 
 @contextmanager
 def started(folder: Path, *arguments: object, **settings: str) -> Iterator["Started"]:
-    """``fibcore serve`` in that folder; it is killed at the end if it has not ended."""
+    """``fibcore serve`` in that folder; killed at the end unless it has exited."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("FIB_")}
     path = folder / f"{len(list(folder.glob('*.log')))}.log"
     with path.open("wb") as log:
@@ -52,7 +52,7 @@ class Started(NamedTuple):
     log: Log
 
     def stops(self) -> None:
-        """Stop it as Ctrl-C does; it must exit with 0."""
+        """Interrupt it; it must exit with 0."""
         self.process.send_signal(signal.SIGINT)
         assert self.process.wait(PATIENCE) == 0
 
@@ -198,7 +198,7 @@ def test_status_of_a_shared_store_omits_the_details_of_files() -> None:
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """The status that each URL answers; no server answers at any other URL."""
+    """The status that each URL returns; no server answers at other URLs."""
     nodes: dict[str, dict[str, Any]] = {}
 
     def ask(url: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The ``fibcore`` command on stores that are shared, and between them and files."""
+"""The ``fibcore`` command with shared stores, and between them and files."""
 
 import json
 import os
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("patient", "opener")
 
 @pytest.fixture
 def opener(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> EngineOpener:
-    """A sequence that is set and has not been made."""
+    """A configured sequence that does not exist."""
     monkeypatch.setenv("FIB_STORE", engine.url)
     monkeypatch.setenv("FIB_SEQUENCE", f"test-{uuid.uuid4()}")
     opener = Settings.of(gather(folder=home())).opener()
@@ -33,7 +33,7 @@ def opener(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> EngineOpener:
 
 @pytest.fixture
 def store(opener: EngineOpener) -> Iterator[EngineStore]:
-    """The same, made and at 100."""
+    """The same, created, at index 100."""
     opener.create(100)
     with closing(opener.open()) as store:
         yield store
@@ -164,7 +164,7 @@ def test_steps_during_a_copy_are_noticed(
 
 
 def writes(engine: Engine) -> str:
-    """A figure of the engine that each of its writes raises."""
+    """A counter of the engine that grows with each write."""
     if isinstance(engine, Postgresql):
         return engine.sql("SELECT pg_snapshot_xmax(pg_current_snapshot())")
     if isinstance(engine, Redis):
@@ -182,7 +182,7 @@ def test_commands_that_read_do_not_write(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Others may be listening on the default one, which ``check`` would complain of.
+    # The default port may be in use, which ``check`` would report.
     monkeypatch.setenv("FIB_PORT", str(free_port()))
     opener.create(5)
     before = writes(engine)

@@ -58,7 +58,7 @@ def test_show_digits_prints_only_the_number(database: Path, fibcore: Fibcore, in
 def test_show_uses_the_configured_kind_of_integer(
     database: Path, fibcore: Fibcore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is set in the environment, or on the command line."""
+    """Set in the environment, or on the command line."""
     make(database, 94)
     modular = f"{int(digits_of(94)) % 2**64}\n"
     assert fibcore("show", "--digits", "--integers", "uint64")[1] == modular

@@ -1,7 +1,6 @@
-"""The addition of decimal text, in all its forms: the portable one, and those of the vector units.
-
-Its source is compiled once more, as a library whose functions are called with odd addresses and
-with bytes around the result that must stay as they are.
+"""The addition of decimal text: the portable variant, and those for vector units. Its source is
+compiled as a library whose functions are called with unaligned addresses, and must not change the
+bytes around the result.
 """
 
 import ctypes
@@ -92,7 +91,7 @@ def add(request: pytest.FixtureRequest, library: ctypes.CDLL) -> Add:
 
 
 def runs_of_digits(least: int, most: int) -> st.SearchStrategy[bytes]:
-    """Long runs of one digit, nines before all, with random digits between."""
+    """Long runs of one digit, most often nines, with random digits between them."""
     run = st.tuples(st.sampled_from("99990158"), st.integers(1, 70)).map(lambda of: of[0] * of[1])
     pieces = st.lists(run | st.from_regex(r"[0-9]{1,9}", fullmatch=True), min_size=1, max_size=9)
     lengths = st.integers(least, most) | st.sampled_from(

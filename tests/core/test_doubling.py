@@ -1,4 +1,4 @@
-"""Long numbers are exact, and are computed without keeping other threads from running."""
+"""Long numbers are exact, and computing them does not block other threads."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ def test_a_pair_agrees_with_gmpy2(index: int) -> None:
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 4, 5, 8, 9])
 def test_a_pair_is_exact_around_the_boundaries_of_its_pieces(pieces: int) -> None:
-    """F(n) has some 0.209 n digits: five indexes, at the most, have as many."""
+    """F(n) has about 0.209 n digits: at most five indexes share a length."""
     begin = round(pieces * PIECE / 0.20898764)
     for index in range(begin - 6, begin + 10, 3):
         current, previous = pair(index)

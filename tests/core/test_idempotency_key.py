@@ -1,4 +1,4 @@
-"""An idempotency key: its form, and what is kept of it."""
+"""An idempotency key: its form, and the part that is kept."""
 
 import re
 from hashlib import blake2b

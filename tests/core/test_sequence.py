@@ -1,4 +1,4 @@
-"""The core against the obvious model: every number, both kinds of integer, many threads."""
+"""The core compared with the obvious model: every number, both kinds of integers, many threads."""
 
 import itertools
 import subprocess
@@ -22,7 +22,7 @@ LAST_WORD_INDEX = 93
 """F(93) is the last Fibonacci number under 2**64."""
 
 RELEASES_GIL_INDEX = 40_000
-"""From this index on, numbers are so long that a step releases the GIL: 8,192 digits."""
+"""From this index on a step releases the GIL: its numbers have 8,192 digits or more."""
 
 STARTS = st.integers(0, 200) | st.integers(0, 20_000) | st.integers(0, 1_000_000)
 
@@ -226,7 +226,7 @@ def test_steps_past_the_end_are_rejected(sequence: Sequence, steps: int, largest
 @pytest.mark.processes
 def test_a_step_without_enough_memory_raises() -> None:
     """Nothing moves."""
-    # In a process of its own, whose address space is bounded while it steps.
+    # In a separate process, with a bound on its address space while it steps.
     program = """
         import resource
         import gmpy2
@@ -270,7 +270,7 @@ def test_snapshots_and_sequences_are_read_only(name: str) -> None:
 
 @pytest.fixture
 def _many_switches() -> Iterator[None]:
-    """Have threads take turns 500 times as often as they do by themselves."""
+    """Switch threads 500 times as often as usual."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield

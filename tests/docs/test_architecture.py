@@ -1,4 +1,4 @@
-"""docs/architecture.md names every room of the product, and none that is not there."""
+"""docs/architecture.md names every room of the product, and no other."""
 
 import re
 from pathlib import Path

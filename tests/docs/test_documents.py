@@ -42,7 +42,7 @@ def typed_and_seen(document: Path) -> Iterator[tuple[str, str]]:
 
 
 def matches(output: str, wanted: str) -> bool:
-    """Whether ``output`` matches ``wanted``: dots stand for anything, and lines are wrapped."""
+    """Whether ``output`` matches ``wanted``: dots match anything, and lines may be wrapped."""
     pieces = " ".join(wanted.split()).split("...")
     pattern = ".*".join(map(re.escape, pieces))
     return re.fullmatch(pattern, " ".join(output.split())) is not None
@@ -111,7 +111,7 @@ def test_every_named_fibcore_command_exists(document: Path) -> None:
 
 
 def test_every_named_file_exists(document: Path) -> None:
-    """New files are marked as new; an instance makes its own under var/."""
+    """New files are marked as new; an instance creates its own under var/."""
     text = re.sub(r"`[^`]*` \(new\)", "", document.read_text())
     folders = "bench|docs|fibcore|install|requirements|supervise|tests|vagrant|web"
     named = set(re.findall(rf"`((?:{folders})/[\w./-]*)`", text))
@@ -150,7 +150,7 @@ def test_the_changelog_begins_with_the_current_version() -> None:
     assert re.findall(r"(?m)^## \[(.*?)\]", ROOT.joinpath("CHANGELOG.md").read_text())[0] == version
 
 
-# Asking again, through kills that each take the answer and leave the step
+# Retrying, through kills that each lose the answer but not the step
 
 KILLS: Final = 2
 STEPS: Final = KILLS * crash_before_answer.EVERY

@@ -1,4 +1,4 @@
-"""The programs that tests require are named in one place, and .ci/run installs them."""
+"""The programs that tests require are listed in one place, and .ci/run installs them."""
 
 import re
 import subprocess
@@ -28,7 +28,7 @@ def test_ci_installs_every_package_that_a_test_requires() -> None:
 
 
 def test_every_test_finds_programs_through_requires() -> None:
-    """A test with a look-up of its own would have a message and a list of its own, too."""
+    """A test that looked one up itself would have its own message and list, too."""
     own = "shutil.which" + "("
     looking = [
         path.name for path in ROOT.joinpath("tests").rglob("*.py") if own in path.read_text()

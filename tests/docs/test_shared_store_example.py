@@ -60,7 +60,7 @@ def a_home() -> Iterator[Path]:
 
 @contextmanager
 def running(home: Path, store: str) -> Iterator[str]:
-    """On a port, which is given in a URL; the four ports after it are taken, too."""
+    """On a port, which is part of its URL; the four ports after it are used, too."""
     for program in ("nginx", *PROGRAMS[store]):
         requires.program(program)
     port = free_ports(5)
@@ -104,7 +104,7 @@ def until_both_answer(url: str) -> None:
         try:
             seen.add(json.loads(ask(f"{url}/status"))["process"]["pid"])
         except urllib.error.HTTPError as error:
-            # To nginx a node that was not there a moment ago is not for seconds.
+            # For some seconds nginx does not try a node that just failed.
             error.close()
         return len(seen) == 2
 
@@ -194,7 +194,7 @@ def outcome(url: str) -> tuple[int, str, bytes]:
 
 
 ASKED_ALL_THE_SAME = "max_fails=0 backup;"
-"""The parameters of nodes that nginx asks when it would ask none."""
+"""The parameters of nodes that nginx asks if it would otherwise ask none."""
 
 
 @pytest.mark.proves(

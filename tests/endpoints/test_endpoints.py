@@ -1,4 +1,4 @@
-"""To add an endpoint is to add a row: one of each kind, answered as itself by both."""
+"""Adding an endpoint means adding a row: one of each kind, answered by both implementations."""
 
 import json
 from collections.abc import Iterator

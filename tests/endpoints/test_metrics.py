@@ -1,4 +1,4 @@
-"""``/metrics``: its counts, by both implementations, in both formats."""
+"""``/metrics``, by both implementations, in both formats."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -115,7 +115,7 @@ def test_metrics_identify_the_server_and_its_store(client: Client) -> None:
 
 
 def test_counts_of_one_of_several_processes_have_its_pid(engines: Engines, tmp_path: Path) -> None:
-    """Scrapes of a node of a shared store reach either process: one counter would fall."""
+    """Scrapes of a node of a shared store reach either process: a common counter would fall."""
     with ExitStack() as stack:
         nodes = Nodes(engines(Redis), tmp_path, stack)
         listener = stack.enter_context(listening_socket())

@@ -28,7 +28,7 @@ def texts() -> Mapping[str, str]:
 def missing(
     rows: Iterable[Endpoint], modules: Iterable[ModuleType], texts: Mapping[str, str]
 ) -> list[str]:
-    """A sentence for each thing that is missing for a row."""
+    """A sentence for each thing that a row lacks."""
     rows = tuple(rows)
     found = [
         f"{name} of {module.__name__} is not among the rows in web/endpoints/table.py"

@@ -1,4 +1,4 @@
-"""``/numbers/{index}``, by both implementations: exact at any index, disturbing nobody."""
+"""``/numbers/{index}``, by both implementations: exact at any index, and harmless to others."""
 
 import json
 from pathlib import Path

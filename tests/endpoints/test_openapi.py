@@ -1,4 +1,4 @@
-"""/openapi.json, by both implementations: the document and the table can not disagree."""
+"""/openapi.json, by both implementations: the document and the table agree."""
 
 import json
 from collections.abc import Iterable
@@ -44,7 +44,7 @@ def test_the_document_has_each_endpoint_with_only_its_methods() -> None:
     described = {
         path: {method.upper() for method in methods} for path, methods in DOCUMENT["paths"].items()
     }
-    # Which no row takes: it is answered 405, or is a browser's question for a page elsewhere.
+    # No row accepts it: it is answered 405, or is a browser's preflight.
     assert described == {row.path: {*row.methods, "OPTIONS"} for row in TABLE.rows}
 
 
@@ -95,7 +95,7 @@ def test_the_document_has_each_header_of_a_problem_and_requires_common_ones(name
             assert all(header.lower() in each for each in sent)
 
 
-# That it is sound
+# The document is valid
 
 
 def test_the_document_is_valid_openapi() -> None:
@@ -133,7 +133,7 @@ def test_prometheus_reads_the_examples_of_its_metrics() -> None:
     assert text.samples == open_text.samples
 
 
-# That it is so
+# The answers match it
 
 
 client = by_each_implementation(LARGEST - 5, **SETTINGS)

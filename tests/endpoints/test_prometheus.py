@@ -1,4 +1,4 @@
-"""Prometheus's own tools: promtool, and a server that scrapes through a takeover."""
+"""Prometheus's own tools: promtool, and a Prometheus that scrapes through a takeover."""
 
 import json
 import signal
@@ -76,7 +76,7 @@ def test_prometheus_scrapes_and_alerts_through_a_takeover(prometheus: Prometheus
     assert increase is not None
     assert 20 <= increase < 150
     assert prometheus.value("fibcore_takeovers_total") == 1
-    # The thread that commits a step counts it a moment before the sequence moves.
+    # The committing thread counts a step a moment before the sequence moves.
     until(lambda: prometheus.value("fibcore_index") == 70, "the index is scraped")
     last = prometheus.value('fibcore_last_takeover_timestamp_seconds{after="killed"}')
     assert last is not None

@@ -231,7 +231,7 @@ def test_a_takeover_after_a_hang_is_timed_from_the_last_answer(database: Path) -
     seconds = takeover_history.record(database, 0.012).seconds
     assert seconds is not None
     assert seconds >= 27.0
-    # The control: of one that was killed there is no more to be known than how long that took.
+    # The control: of a killed server only the duration is known.
     assert takeover_history.record(database, 0.012).seconds == 0.012
 
 
@@ -290,7 +290,7 @@ def test_an_exiting_process_does_not_wait_for_a_hanging_disk(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(takeover_history, "NOTE_SECONDS", 0.01)
-    os.mkfifo(files.takeovers_path(database))  # Nobody ever writes to it.
+    os.mkfifo(files.takeovers_path(database))  # Nothing ever writes to it.
     note_ending(database, "hung")
 
 

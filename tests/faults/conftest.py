@@ -1,9 +1,9 @@
-"""How long the fault tests run, and what they saw.
+"""How long the fault tests run, and what they observed.
 
     pytest tests                             the short forms: seconds; needs ss
     FAULTS_SECONDS=600 pytest tests/faults   all of them; needs root, strace, loop devices, …
 
-A test uses the fixture ``fault`` for the number of its tries and for what it saw. A table at the
+A test uses the fixture ``fault`` for its number of tries and its observations. A table at the
 end of the run has a row for each.
 """
 
@@ -19,8 +19,8 @@ import pytest
 from tests.faults.load import Load
 
 SECONDS: Final = float(os.environ.get("FAULTS_SECONDS", "0"))
-"""For the tries of all faults together, set-up excluded; 0: the short form, without the tests
-marked ``long``."""
+"""Budget for the tries of all faults together, without their set-up; 0: the short form, without
+the tests marked ``long``."""
 
 _ROWS: Final[list["Fault"]] = []
 """The faults of all tests, in the process that reports them."""
@@ -28,7 +28,7 @@ _ROWS: Final[list["Fault"]] = []
 
 @dataclass
 class Fault:
-    """One fault: its tries, and what was seen."""
+    """One fault: its tries, and the observations."""
 
     name: str
     tried: int = 0
@@ -50,7 +50,7 @@ class Fault:
             self.tried += 1
 
     def saw(self, *, lost: int | None = None, gap: float | None = None, note: str = "") -> None:
-        """Record what was seen."""
+        """Record an observation."""
         if lost is not None:
             self.lost = (self.lost or 0) + lost
         if gap is not None:
@@ -59,10 +59,8 @@ class Fault:
             self.notes.append(note)
 
     def check(self, load: Load, *, last: int) -> None:
-        """Record what the load saw; fail if any answer was wrong.
-
-        Args:
-            load: has ended; it began at index 0.
+        """Record the observations of a load; fail if any answer was wrong. Args: load: has ended;
+        started at index 0.
             last: the present index of the sequence.
         """
         self.saw(lost=load.lost(last), gap=load.longest_gap)

@@ -1,4 +1,4 @@
-"""A crowd of hostile clients, each after the server's memory or time.
+"""A crowd of hostile clients, each of which costs the server memory or time.
 
     with Crowd(port, ["silent", "slow readers"], 2000) as crowd:
         crowd.wait_until_all_have_come()
@@ -20,10 +20,10 @@ from tests.support.waiting import until
 from web.http.parser import MAX_BODY
 
 PAUSE_SECONDS: Final = 2.0
-"""Longest pause before a client that was turned away connects again."""
+"""Longest pause before a rejected client connects again."""
 
 PIPED: Final = 33
-"""Requests sent at once: one, and as many as may wait behind it."""
+"""Requests sent at once: one, and the most that may wait behind it."""
 
 
 class Wire:
@@ -36,7 +36,7 @@ class Wire:
         """Of the client, from 0."""
 
     async def send(self, data: bytes) -> None:
-        """Send all of it, however long that takes."""
+        """Send everything, however long that takes."""
         await self._loop.sock_sendall(self._connection, data)
 
     async def take(self, most: int) -> None:
@@ -48,7 +48,7 @@ class Wire:
         """Read nothing until the connection is closed."""
         while True:
             await asyncio.sleep(1)
-            # Data stays unread. An empty read means that the other end has closed.
+            # Leave data unread. An empty read means that the other end has closed.
             try:
                 if not self._connection.recv(1, socket.MSG_PEEK):
                     raise ConnectionResetError
@@ -68,7 +68,7 @@ async def half_requests(wire: Wire) -> None:
 
 
 LONG_LINES: Final = b"".join(b"If-Match: %b\r\n" % (b"1" * 150) for _ in range(97))
-"""Nearly as long, and nearly as many lines, as a head may have."""
+"""Nearly the largest head, with nearly the most lines."""
 
 
 async def half_heads(wire: Wire) -> None:
@@ -173,7 +173,7 @@ class Crowd:
         while True:
             with socket.socket() as connection:
                 connection.setblocking(False)
-                # A small buffer: what is not read is not sent.
+                # A small buffer, so that unread data stays with the server.
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 try:
                     loop = asyncio.get_running_loop()
@@ -190,6 +190,6 @@ class Crowd:
         try:
             await KINDS[kind](wire)
         except OSError:
-            pass  # closed, as may be
+            pass  # the server may close it
         finally:
             self.there[kind] -= 1

@@ -1,4 +1,4 @@
-"""Disks that fail: a file system whose power can be cut, and one that can be full."""
+"""Failing disks: a file system whose power can be cut, and one that can be full."""
 
 import contextlib
 import fcntl
@@ -21,16 +21,16 @@ EXT4_IOC_SHUTDOWN: Final = 0x8004587D
 """_IOR('X', 125, __u32): see ext4_shutdown() in Linux's fs/ext4/ioctl.c."""
 
 NO_LOG_FLUSH: Final = struct.pack("I", 2)
-"""Not even the file system's own journal gets to write what it has in memory."""
+"""Not even the journal of the file system is flushed."""
 
 
 class Volume:
     """A real ext4 file system in a file, mounted at ``path``, whose power can be cut.
 
-    After ``cut_power`` nothing that the kernel held in memory reaches the disk any more, and
-    every write fails. ``restore_power`` mounts what is on the disk: the file system recovers as
-    it does after a real power cut, and what was not synced is gone. To the programs that ``there``
-    starts the kernel is one that was booted then.
+    After ``cut_power`` nothing from the kernel's memory reaches the disk, and every write fails.
+    ``restore_power`` mounts what is on the disk: the file system recovers as after a real power
+    cut, and unsynced data is gone. Programs started with ``there`` see a kernel that was booted
+    then.
     """
 
     def __init__(self, folder: Path, megabytes: int) -> None:
@@ -41,7 +41,7 @@ class Volume:
         with self._image.open("wb") as image:
             image.truncate(megabytes * 2**20)
         subprocess.run(
-            # All of it is written now, so that later writes are the test's own.
+            # Everything is written now, so that later writes belong to the test.
             [
                 requires.program("mkfs.ext4"),
                 "-q",
@@ -61,11 +61,11 @@ class Volume:
         subprocess.run(["mount", "-o", "loop", self._image, self.path], check=True)
 
     def cut_power(self) -> None:
-        """Cut the power of the disk; whoever uses it gets errors from now on.
+        """Cut the power of the disk; any use of it fails from now on.
 
-        Nobody may be in a system call then. The simulation has a flaw that no real power cut has:
-        a sync that is under way may return success, although what it should have brought to the
-        disk is gone. (So it is for a program that does nothing but append and fdatasync.)
+        No process may be in a system call then. Unlike a real power cut, this one may let a sync
+        that is under way return success although its data is lost (even for a program that only
+        appends and calls fdatasync).
         """
         fd = os.open(self.path, os.O_RDONLY)
         try:
@@ -74,11 +74,11 @@ class Volume:
             os.close(fd)
 
     def restore_power(self) -> None:
-        """Mount what is on the disk. All who had files open there must have ended.
+        """Mount what is on the disk. Every process that had files open there must have exited.
 
-        It is a copy that is mounted: programs in mount namespaces of their own, such as those that
-        ``there`` starts for any test that runs meanwhile, may keep the file system that has no
-        power, and whoever mounts the same file then gets that one again.
+        A copy is mounted: programs in other mount namespaces, such as those that ``there`` starts
+        for other tests, may keep the file system without power alive, and mounting the same file
+        would then return that one.
         """
         old = self._image
         self._image = old.with_name(f"image_{uuid.uuid4()}")
@@ -88,12 +88,12 @@ class Volume:
         self._mount()
 
     def there(self, command: Sequence[str]) -> list[str]:
-        """What runs ``command`` on the machine whose power was cut."""
+        """Return a command that runs ``command`` on the machine whose power was cut."""
         script = f'mount --bind {self._boot_id} {BOOT_ID} && exec "$@"'
         return ["unshare", "--mount", "sh", "-c", script, "sh", *command]
 
     def fill(self) -> Path:
-        """Use up all the space that is left; return the file that holds it."""
+        """Use up the free space; return the file that holds it."""
         filler = self.path / "filler"
         with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
@@ -103,7 +103,7 @@ class Volume:
 
 @contextlib.contextmanager
 def volume(megabytes: int = 16) -> Iterator[Volume]:
-    """A volume of its own for the ``with`` block, and nothing left after it."""
+    """A separate volume for the ``with`` block, removed at its end."""
     if os.geteuid() != 0:
         pytest.fail("this test mounts a file system, so it needs root: sudo make test-faults")
     folder = Path(tempfile.mkdtemp(prefix="fibcore-"))

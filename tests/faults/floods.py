@@ -1,4 +1,4 @@
-"""Floods: crowds that request as much as they are answered, in a process of their own.
+"""Floods: crowds that request again as soon as they are answered, in a separate process.
 
     with Flood(port, "pages, many") as flood:
         until(lambda: flood.answered > 1000, "the flood has begun")

@@ -2,9 +2,9 @@
 
 with Network() as network, network.host() as one, network.host() as two:
     with one.entered():
-        ...                     what is started here, and each socket made here, is on that host
-    one.address                 reached from all other hosts, and from this one
-    with one.cut(): ...         its link is gone, and nobody notices
+        ...                     processes started and sockets created here are on that host
+    one.address                 reachable from all other hosts, and from this one
+    with one.cut(): ...         its link is down, and nobody notices
     with one.deaf(two): ...     what two sends does not arrive
 """
 
@@ -25,7 +25,7 @@ CLONE_NEWNET: Final = 0x40000000
 NAMESPACES: Final = Path("/run/netns")
 
 NETWORK: Final = "198.19"
-"""For measurements; no route leads there: RFC 2544."""
+"""Reserved for benchmarks, never routed: RFC 2544."""
 
 
 def ip(*arguments: str) -> None:
@@ -37,8 +37,7 @@ class Host:
     """One network namespace, from ``__enter__`` to ``__exit__``.
 
     Args:
-        network: where it is.
-        number: of the host in it, from 2.
+        network: its network. number: its number there, from 2.
     """
 
     def __init__(self, network: "Network", number: int) -> None:
@@ -61,14 +60,14 @@ class Host:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # It would end with the namespace, but later.
+        # It would disappear with the namespace, but later.
         with contextlib.suppress(subprocess.CalledProcessError):
             ip("link", "delete", self._link)
         ip("netns", "delete", self.name)
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """This thread is on the host: what it starts and opens meanwhile stays there."""
+        """Move this thread to the host: what it starts and opens meanwhile stays there."""
         with contextlib.ExitStack() as stack:
             home = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY)
             stack.callback(os.close, home)
@@ -82,7 +81,7 @@ class Host:
 
     @contextlib.contextmanager
     def cut(self) -> Iterator[None]:
-        """Nothing passes, and nobody notices: a cable that is cut beyond the next switch."""
+        """Let nothing pass, unnoticed: a cable that is cut beyond the next switch."""
         ip("link", "set", self._link, "nomaster")
         try:
             yield
@@ -91,7 +90,7 @@ class Host:
 
     @contextlib.contextmanager
     def deaf(self, other: "Host") -> Iterator[None]:
-        """What ``other`` sends does not arrive here."""
+        """Drop what ``other`` sends here."""
         inside = (requires.program("ip"), "netns", "exec", self.name)
         filtering = (*inside, requires.program("iptables"), "--wait")
         rule = ("INPUT", "--source", other.address, "-j", "DROP")
@@ -103,7 +102,7 @@ class Host:
 
 
 class Network:
-    """A bridge, from ``__enter__`` to ``__exit__``; all names begin with the process's."""
+    """A bridge, from ``__enter__`` to ``__exit__``; all names contain the process id."""
 
     def __init__(self) -> None:
         pid = os.getpid()
@@ -129,12 +128,12 @@ class Network:
             ip("link", "delete", self.bridge)
 
     def host(self) -> Host:
-        """One more; enter it."""
+        """Another host, to be entered."""
         return Host(self, next(self._numbers))
 
 
 def _remove_what_was_left() -> None:
-    """Remove what tests had that were killed."""
+    """Remove leftovers of killed tests."""
     names = [path.name for path in NAMESPACES.glob("fib*-*")]
     names += [path.name for path in Path("/sys/class/net").glob("fib*s")]
     for name in names:

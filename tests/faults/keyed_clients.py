@@ -1,4 +1,4 @@
-"""Clients that step by ``fibcore.Client``, lose answers, and record each number that they get.
+"""Clients that step with ``fibcore.Client``, lose answers, and record each number.
 
 with KeyedClients([proxy.url]) as clients:
     clients.wait_for_steps(500)
@@ -25,7 +25,7 @@ COUNT: Final = 64
 
 
 LOST: Final = 10
-"""One answer of so many is lost."""
+"""One answer in this many is lost."""
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ def lossy(*addresses: tuple[str, int]) -> Iterator[list[str]]:
 
 
 class WithoutKeys(Client):
-    """A client that asks again, as the other does, but without a key."""
+    """A client that retries like the other, but without a key."""
 
     def next(self, *, key: str | None = None, timeout: float | None = None) -> Number:
         assert key is None
@@ -52,8 +52,8 @@ class KeyedClients:
     """The clients, each in a thread of its own.
 
     Args:
-        urls: of the servers; each client begins with another one.
-        keys: whether they send keys; a lost answer is asked for again in any case.
+        urls: of the servers; each client begins with a different one. keys: whether they send
+        keys; a lost answer is requested again in any case.
     """
 
     def __init__(self, urls: Sequence[str], *, keys: bool = True) -> None:
@@ -101,16 +101,14 @@ class KeyedClients:
         until(lambda: len(self._history) >= enough, f"{count} more steps are answered")
 
     def check(self, *, first: int, last: int) -> Summary:
-        """Fail unless each step was made once and has its own number. Call it after ``__exit__``.
-
-        Raises:
-            WrongAnswer: an index was answered twice, or out of order, with another's number, or
-                to nobody, but for those of steps that were given up.
+        """Fail unless each step was made once, with its own number. Call it after ``__exit__``.
+        Raises: WrongAnswer: an index was answered twice, out of order, with a wrong number, or to
+        no client, except indexes of abandoned steps.
         """
         return check(self._history, first=first, last=last)
 
     def check_each_once(self, fault: Fault, *, last: int) -> None:
-        """``check`` from index 0; no step is unanswered, and no client gave up."""
+        """``check`` from index 0; no step is unanswered, and no client has given up."""
         summary = self.check(first=0, last=last)
         assert (summary.taken, self.given_up) == (0, 0)
         fault.saw(lost=0, note=f"{summary.steps} steps")

@@ -1,6 +1,6 @@
-"""The whole appliance within the memory limit of its unit, and how much of it it uses.
+"""The whole appliance within the memory limit of its unit, and its memory usage.
 
-A memory cgroup enforces the limit, where one can be made. The memory is also measured here, so
+A memory cgroup enforces the limit, where one can be created. The memory is also measured here, so
 that no test depends on the cgroup: the pages of all processes, the socket buffers, and the kernel's
 objects for each connection.
 """
@@ -82,7 +82,7 @@ def connections_bytes(port: int) -> int:
         text=True,
         check=True,
     ).stdout
-    # Received, reserved, and written: see ss(8).
+    # Received, allocated, and queued: see ss(8).
     buffers = re.findall(r"skmem:\(r(\d+),.*?,f(\d+),w(\d+),", shown)
     return sum(CONNECTION_SIZE + sum(map(int, each)) for each in buffers)
 

@@ -26,7 +26,7 @@ from bench.checker import Endpoint, Operation, Summary, WrongAnswer, check, inde
 from tests.support.waiting import PATIENCE, until
 
 MIX: Final[tuple[Endpoint, ...]] = ("next", "next", "current", "next", "previous")
-"""What a client requests, over and over."""
+"""The requests of a client, repeated."""
 
 RETRY_SECONDS: Final = 0.005
 """Pause of a client whose connection was refused or closed."""
@@ -207,7 +207,7 @@ class Load:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        """Send one request, and record whatever becomes of it."""
+        """Send one request, and record the outcome."""
         number = self._asked
         self._asked += 1
         asked = self._requests[number] = Operation(endpoint, time.monotonic(), expected=expected)
@@ -218,7 +218,7 @@ class Load:
         headers = dict(line.split(b": ", 1) for line in lines if line)
         status = int(status_line.split()[1])
         if b"content-length" not in headers:
-            # Such as 304, for which no client has asked.
+            # For example 304, which no client has requested.
             self._malformed.append(status_line)
             raise asyncio.IncompleteReadError(status_line, None)
         if status == 200:
@@ -248,7 +248,7 @@ class Load:
 
 
 class SequentialClient:
-    """One client with one request at a time, for faults at a set point.
+    """One client with one request at a time, for faults at a certain point.
 
     Args:
         port: on the loopback.

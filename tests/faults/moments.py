@@ -98,7 +98,7 @@ def moments_of(servers: Servers, client: SequentialClient) -> dict[Moment, Point
 
 
 def begin_anew(servers: Servers) -> None:
-    """Replace the server."""
+    """Start a new server."""
     server = servers.server
     server.process.kill()
     server.wait()

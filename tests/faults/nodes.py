@@ -1,6 +1,5 @@
-"""Three nodes on one sequence, each behind a proxy of its own, and what can happen to them.
-
-A proxy that holds what it is sent is a link that breaks without anybody noticing.
+"""Three nodes on one sequence, each behind its own proxy, and their faults. A proxy that holds
+data is a link that breaks unnoticed.
 """
 
 import json
@@ -26,7 +25,7 @@ def is_healthy(client: Client) -> bool:
 
 
 class Node:
-    """A server at one port, however often it is started, and its way to the engine."""
+    """A server at one port, however often it is restarted, and its link to the engine."""
 
     def __init__(self, nodes: Nodes, proxy: Proxy, command: Sequence[str]) -> None:
         self._nodes = nodes
@@ -36,7 +35,7 @@ class Node:
         self.restart()
 
     def restart(self) -> None:
-        """Start another process; on return it serves."""
+        """Start a new process; on return it serves."""
         url = self._nodes.engine.url_at(self.proxy.port)
         started = self._nodes.start(url, listener=self._listener, command=self._command)
         self.server: ServerProcess = started.wait_until_it_serves()
@@ -53,7 +52,7 @@ class Node:
         until(lambda: not is_healthy(self.server.client), "a node says that it is cut off")
 
     def wait_until_steps_wait(self) -> None:
-        """Return when steps wait for their commit; with an engine that hangs, they go on so."""
+        """Return when steps wait for their commit; with a hanging engine they keep waiting."""
         until(
             lambda: bool(json.loads(self.server.client.get("/status").body)["waiting_steps"]),
             "steps wait on a node",
@@ -61,7 +60,7 @@ class Node:
 
 
 class Cluster:
-    """Three nodes of ``engine``, at index 0; on return all serve, until the ``stack`` ends."""
+    """Three nodes of ``engine``, at index 0; on return all serve, until the ``stack`` is closed."""
 
     def __init__(
         self, engine: Engine, logs: Path, stack: ExitStack, command: Sequence[str] = SERVER
@@ -87,14 +86,14 @@ class Cluster:
 
 
 class Clients(Protocol):
-    """Whoever steps meanwhile."""
+    """A load during a fault."""
 
     def wait_for_steps(self, count: int) -> None:
-        """Return when so many more steps have been answered."""
+        """Return when ``count`` more steps have been answered."""
 
 
 STEPS: Final = 20
-"""Beside a fault."""
+"""During a fault."""
 
 
 def lose_a_reply(it: Cluster, _: Clients) -> None:
@@ -121,7 +120,7 @@ def hang_the_engine(it: Cluster, _: Clients) -> None:
 
 def lose_a_node_with_its_host(it: Cluster, clients: Clients) -> None:
     node = CHOICE.choice(it.nodes)
-    # Cut off first, so that the engine does not notice its end.
+    # First cut off, so that the engine does not notice its end.
     node.proxy.hold(*DIRECTIONS)
     node.kill()
     clients.wait_for_steps(STEPS)
@@ -130,7 +129,7 @@ def lose_a_node_with_its_host(it: Cluster, clients: Clients) -> None:
 
 
 def break_a_link(it: Cluster, clients: Clients, *directions: Direction) -> None:
-    """Break the link of a node while a batch of it is at the engine."""
+    """Break the link of a node while a batch is in flight."""
     node = CHOICE.choice(it.nodes)
     with it.engine.hung():
         node.wait_until_steps_wait()

@@ -13,7 +13,7 @@ INDEX: Final = 4_800_000
 
 
 CROWD: Final = ("next", "next", "next", "current", "previous")
-"""What the clients request, in turn."""
+"""The requests of the clients, in turn."""
 
 
 class Reader(NamedTuple):
@@ -28,9 +28,8 @@ class Reader(NamedTuple):
         return head.partition(b"\r\n\r\n")[0]
 
     def take(self) -> tuple[int, bytes] | None:
-        """Read the answer, a little at a time; return the number's index and digits.
-
-        None if the server has closed the connection: others wanted the memory.
+        """Read the answer slowly; return the number's index and digits. None if the server has
+        closed the connection because others needed the memory.
         """
         received = bytearray()
         while not received.endswith(b"}"):

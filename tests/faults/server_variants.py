@@ -1,7 +1,7 @@
 """Variants of the server for the controls, each without one of its protections.
 
-A test that passes proves little until it has failed: each fault is also tried on a server without
-the protection against it, and must then do its harm.
+A passing test proves little until it has failed: each fault is also tried on a server without the
+protection against it, and must then do harm.
 
     python server_variants.py answers_before_the_commit
 """
@@ -72,7 +72,7 @@ def commits_in_the_event_loop() -> None:
 
 
 def commits_each_step_by_itself() -> None:
-    """A commit has one step, however many wait."""
+    """Each commit has one step, however many wait."""
     begin = Stepper._begin
 
     def begin_one(self: Stepper) -> None:
@@ -95,7 +95,7 @@ def answers_after_a_failed_commit() -> None:
 
 
 def keeps_deadlines_by_the_wall_clock() -> None:
-    """Deadlines are measured by the time of day, and all of it counts."""
+    """Deadlines use the time of day, and pauses count."""
     hub.CHARGED_SECONDS = math.inf  # type: ignore[misc]
 
     class WallClock:
@@ -115,13 +115,13 @@ def steps_for_a_page_of_anybody() -> None:
 
 
 def keeps_parts_of_requests_without_bound() -> None:
-    """Incomplete requests have a bound for each connection, and none for all."""
+    """Incomplete requests are bounded per connection, but not in total."""
     hub.MAX_PARTS = sys.maxsize  # type: ignore[misc]
 
 
 def takes_turns_of_any_length() -> None:
-    """A turn handles everything that arrived, the heartbeat is only a timer, nothing is rendered
-    once."""
+    """A turn handles everything that arrived, the heartbeat is a timer, and nothing is rendered
+    once for all."""
     turns.AT_ONCE = turns.ROUND = 32  # type: ignore[misc]
     turns.UNTIMED = sys.maxsize  # type: ignore[misc]
     Turns.at_once = 32  # type: ignore[method-assign,assignment]
@@ -135,7 +135,7 @@ def takes_turns_of_any_length() -> None:
 
 
 def closes_at_once_whom_it_turns_away() -> None:
-    """Nothing more is read from a client that is turned away."""
+    """Nothing more is read from a rejected client."""
 
     def turn_away(self: Hub, connection: Connection) -> None:  # noqa: ARG001
         connection.abort()
@@ -144,7 +144,7 @@ def closes_at_once_whom_it_turns_away() -> None:
 
 
 def evicts_nobody() -> None:
-    """An idle connection keeps its place."""
+    """Idle connections are never evicted."""
     Hub._make_room = lambda _: False  # type: ignore[method-assign,assignment]
 
 
@@ -197,7 +197,7 @@ def lends_without_bound() -> None:
 
 
 def forgets_what_it_has_closed() -> None:
-    """What the kernel holds for closed connections does not count."""
+    """Bytes in the kernel for closed connections do not count."""
     kernel.Share.held = 0  # type: ignore[assignment,method-assign]
 
 
@@ -227,7 +227,7 @@ def takes_no_lock() -> None:
 
 
 class WithoutIdentity:
-    """A link that gives a batch another number at each try."""
+    """A link that gives a batch a new number at each attempt."""
 
     numbers = itertools.count(1)
 
@@ -295,7 +295,7 @@ def takes_a_refusal_for_an_answer() -> None:
 
 
 def outlives_supervisord() -> None:
-    """It survives its supervisord."""
+    """The server survives its supervisord."""
     process.end_with_supervisord = lambda: None
 
 

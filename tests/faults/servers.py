@@ -1,4 +1,4 @@
-"""A server and its standbys without supervisord: quicker to start."""
+"""A server and its standbys without supervisord, which starts faster."""
 
 import itertools
 import re
@@ -21,11 +21,9 @@ class Servers:
     """Processes on one database and one listening socket, from ``__enter__`` to ``__exit__``.
 
     Args:
-        database: the database; it need not be there.
-        logs: the folder for what the processes say.
-        standbys: how many there are besides the one that serves.
-        settings: more of the environment.
-        command: what to run instead of ``python -m web``.
+        database: may be missing. logs: the folder of the logs. standbys: the number of processes
+        besides the server. settings: additional environment variables. command: what to run
+        instead of ``python -m web``.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class Servers:
         self.kill()
 
     def fill_up(self) -> None:
-        """Replace the processes that have ended; return when one serves."""
+        """Replace exited processes; return when one serves."""
         self._running = [each for each in self._running if each.process.poll() is None]
         while len(self._running) < self._count:
             name = f"server_{next(self._numbers)}"
@@ -143,17 +141,15 @@ class Servers:
 
 
 def until_idle() -> None:
-    """Return when all connections that a server has accepted so far count as idle.
-
-    Until then they are newcomers, which have some time to send a request: a connection that is
-    between two requests is evicted before them.
+    """Return when all accepted connections count as idle. Until then they are newcomers, which get
+    some time to send a request: connections between two requests are evicted before them.
     """
     accepted = time.monotonic()
     until(lambda: time.monotonic() - accepted > GRACE_SECONDS, "they are newcomers no more")
 
 
 def is_frozen(pid: int) -> bool:
-    """Whether all threads are stopped, or have ended."""
+    """Whether all threads are stopped or have exited."""
     for thread in Path("/proc").glob(f"{pid}/task/*/stat"):
         try:
             stat = thread.read_text()
@@ -167,7 +163,7 @@ def is_frozen(pid: int) -> bool:
 
 @contextmanager
 def no_descriptor_from(limit: int, pid: int) -> Iterator[None]:
-    """Keep a process from opening descriptors from ``limit`` on, for the block."""
+    """Limit the descriptors of a process during the block."""
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
     try:

@@ -1,7 +1,7 @@
-"""The clock is set by a day, forwards and back, under load and under supervisord itself.
+"""The clock is set by a day, forwards and backwards, under load, supervisord's too.
 
-Durations are measured by the monotonic clock; the time of day is for logs and the ``Date`` of an
-answer, which here shows that the clock was set.
+Durations use the monotonic clock; the time of day is only for logs and the ``Date`` of an answer,
+which here shows that the clock was set.
 """
 
 import os
@@ -28,7 +28,7 @@ DAY: Final = 86400
 
 
 class Clock:
-    """The time of day, as the programs see it that are started with its ``environment``."""
+    """The time of day, as seen by programs started with its ``environment``."""
 
     def __init__(self, folder: Path) -> None:
         library = requires.file("/usr/lib/*/faketime/libfaketimeMT.so.1")
@@ -42,7 +42,7 @@ class Clock:
         }
 
     def set(self, seconds: int) -> None:
-        """Have it differ from the true time by so much, from now on."""
+        """Shift it from the real time from now on."""
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         new.rename(self._file)
@@ -91,11 +91,11 @@ def half_a_head(servers: Servers) -> socket.socket:
 
 
 def survives_a_day(servers: Servers, clock: Clock) -> bool:
-    """Whether a head that has begun may still be ended after the clock has been set."""
+    """Whether an incomplete head may be completed after the clock was set."""
     with half_a_head(servers) as connection:
         today = servers.client.get("/health").headers["Date"][:16]
         clock.set(DAY)
-        # The date is renewed once a second, and deadlines are looked at more often.
+        # The date is updated once a second, deadlines are checked more often.
         until(lambda: servers.client.get("/health").headers["Date"][:16] != today, "another day")
         try:
             connection.sendall(b"\r\n\r\n")

@@ -1,8 +1,8 @@
-"""Two thousand hostile clients at once, of all kinds or the worst: the appliance serves on.
+"""Two thousand hostile clients at once, of all kinds or the worst: the appliance keeps serving.
 
-It has the memory of its unit, and its own bounds and deadlines; numbers are of 1 MB. A client that
-means well is answered all the while, the server is the one that it was, and what all processes
-take stays within the limit.
+It has the memory of its unit, and the default bounds and deadlines; numbers are of 1 MB. A well-
+behaved client gets answers all the time, the server is not replaced, and all processes stay within
+the memory limit.
 """
 
 import http.client
@@ -30,7 +30,7 @@ INDEX: Final = 4_800_000
 CLIENTS: Final = 2000
 
 HOLD_SECONDS: Final = 10
-"""How long all of the crowd is there."""
+"""How long the whole crowd is connected."""
 
 
 class Honest:
@@ -40,11 +40,11 @@ class Honest:
         self._appliance = appliance
         self.outcomes: Counter[tuple[str, int]] = Counter()
         self.longest = 0.0
-        """Seconds until it was answered."""
+        """Seconds until its answers."""
         self.steps = 0
 
     def ask(self, path: str) -> None:
-        """Ask until there is an answer: a connection may be closed to make room."""
+        """Request until there is an answer: connections may be evicted."""
         began = time.monotonic()
         answers: list[Answer] = []
 
@@ -64,7 +64,7 @@ class Honest:
             self.steps += 1
 
     def finds_it_healthy(self) -> bool:
-        """503 says, as to all others, that there are too many connections, none of them idle."""
+        """Like all others, it may get 503: too many connections, none of them idle."""
         before = self.outcomes["/health", 200]
         self.ask("/health")
         return self.outcomes["/health", 200] > before
@@ -76,7 +76,7 @@ class Honest:
 
 
 def serve_beside(kinds: list[str], it: LimitedAppliance, fault: Fault) -> None:
-    """Serve a client that means well for as long as the crowd is there, and go on when it goes."""
+    """Serve a well-behaved client while the crowd is connected, and afterwards."""
     appliance = it.appliance
     server = appliance.server
     honest = Honest(appliance)
@@ -103,8 +103,7 @@ def serve_beside(kinds: list[str], it: LimitedAppliance, fault: Fault) -> None:
 
 
 MOST: Final = {"unread answers": 24, "half pages": 2, "half heads": 3, "slow readers": 3}
-"""A mixture that takes more than any kind alone: bytes in flight and those of parts of requests are
-at their bounds, and what the kernel has for a connection is nearly that for each."""
+"""A mix that uses more memory than any kind alone."""
 
 
 @pytest.mark.proves(

@@ -1,8 +1,8 @@
 """One file of a database is damaged, lost, or replaced, in any way that Hypothesis finds.
 
 A server was killed at index 8, with its steps in the WAL and a backup copy at index 3. Then one
-file is damaged. The next process finds index 8, or finds the database invalid and changes nothing:
-never a lower index, never a silent 0.
+file is damaged. The next process finds index 8, or an invalid database that it does not change:
+never a lower index, and never silently 0.
 """
 
 import sqlite3
@@ -29,11 +29,11 @@ BACKED_UP: Final = 3
 EXAMPLES: Final = max(25, round(2 * SECONDS))
 
 ANY: Final = settings(max_examples=2_000, phases=[Phase.generate], database=None)
-"""Of a search in which whatever is found will do: to find the simplest takes as long again."""
+"""For a search in which any finding will do: simplifying it would take as long again."""
 
 
 class Files(dict[str, bytes]):
-    """What is in the folder of a database: the bytes of each file by its name."""
+    """The contents of a database's folder: the bytes of each file, by name."""
 
     def __repr__(self) -> str:
         return repr({name: f"{len(data)} bytes" for name, data in self.items()})
@@ -48,7 +48,7 @@ ALL: Final = (DATABASE, LOG, SHARED, MARK, COPY)
 ANOTHER_PROGRAM_S: Final = (
     sqlite3.connect(":memory:").execute("CREATE TABLE theirs (a)").connection.serialize()
 )
-"""A database, as good as ours."""
+"""Another valid database."""
 
 SERVER: Final = """
 import os, signal, sys
@@ -70,7 +70,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.fixture(scope="module")
 def left() -> Files:
-    """What the server has left."""
+    """The files that the server left."""
     with TemporaryDirectory() as folder:
         database = Path(folder, DATABASE)
         subprocess.run(
@@ -80,7 +80,7 @@ def left() -> Files:
 
 
 def index_found(files: Files) -> int | None:
-    """The index at which a server would go on, or None if it finds the database invalid."""
+    """The index at which a server would continue, or None if it finds the database invalid."""
     with TemporaryDirectory() as folder:
         for name, data in files.items():
             Path(folder, name).write_bytes(data)
@@ -94,7 +94,7 @@ def index_found(files: Files) -> int | None:
 
 
 class Mishap(NamedTuple):
-    """What befalls a file."""
+    """Damage to a file."""
 
     file: str
     what: Literal["flip", "cut", "blank", "overwrite", "append", "lose", "replace", "swap"]
@@ -104,7 +104,7 @@ class Mishap(NamedTuple):
     bit: int = 0
 
     def befall(self, files: Files) -> Files:
-        """Return the files after it; the place is taken modulo the size of the file."""
+        """Return the files after it; the position is taken modulo the size of the file."""
         data = bytearray(files[self.file])
         at = self.at % max(1, len(data))
         match self.what:
@@ -131,7 +131,7 @@ BITS: Final = st.integers(0, 7)
 
 
 def mishaps(*names: str) -> st.SearchStrategy[Mishap]:
-    """Mishaps of one of the named files, most of them where it is in use."""
+    """Damage to one of the named files, mostly to used parts."""
     file = st.sampled_from(names)
     at = st.integers(0, 4500) | st.integers(0, 300_000)
     scrap = st.sampled_from([b"", ANOTHER_PROGRAM_S]) | st.binary(max_size=600)
@@ -192,7 +192,7 @@ def test_without_its_digest_a_flipped_bit_would_change_the_index(
 
     with monkeypatch.context() as patched:
         patched.setattr(sqlite_file, "read_index", read_index)
-        # The row is the last thing in the second page; what belongs to the keys ends it.
+        # The row is at the end of the second page, and ends with the data of keys.
         end = 2 * sqlite_file.PAGE_SIZE
         at = st.integers(end - 17, end - 6)
         flips = st.builds(Mishap, st.just(DATABASE), st.just("flip"), at, bit=BITS)

@@ -1,7 +1,7 @@
-"""Descriptors run out: new connections are closed, the others go on, and nothing is lost.
+"""Descriptors run out: new connections are closed, the others continue, and nothing is lost.
 
-A commit needs none that the server doesn't have. The event loop keeps one in reserve, to accept a
-connection with and close it: it would otherwise be told of that connection again and again.
+A commit needs no new descriptor. The event loop keeps one in reserve, to accept and close a
+connection: otherwise it would be notified of that connection repeatedly.
 """
 
 import itertools
@@ -39,7 +39,7 @@ from tests.support.wire import STEP
 pytestmark = pytest.mark.processes
 
 
-# While it runs
+# While the server runs
 
 
 @pytest.mark.proves(
@@ -64,7 +64,7 @@ def test_steps_continue_without_free_descriptors(tmp_path: Path) -> None:
             answered = [answer for answer in answers if answer]
             assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answered)
             assert 10 <= len(answered) < 50
-            # Enough of them for the WAL to be moved into the database several times.
+            # Enough for the WAL to be moved into the database several times.
             reached = 1 + len(answered)
             for index in range(reached + 1, reached + 31):
                 assert servers.client.request_on(kept, "GET", "/next").index == index
@@ -102,7 +102,7 @@ def test_without_free_descriptors_a_commit_that_needed_one_would_fail(tmp_path: 
     "the event loop is busy, but steps continue, and it recovers",
 )
 def test_steps_continue_without_even_the_reserved_descriptor(tmp_path: Path) -> None:
-    """The server would be busy with a connection that it can't accept."""
+    """The server is busy with a connection that it can't accept."""
     with (
         Servers(tmp_path / "fibcore.db", tmp_path) as servers,
         closing(servers.client.connect()) as kept,
@@ -156,13 +156,13 @@ def test_descriptors_run_out_under_load_and_become_free(fault: Fault, tmp_path: 
     assert load.errors.total() == 0
 
 
-# From the start
+# At the start
 
 FEW: Final = SPARE_DESCRIPTORS + 50
 
 
 def limited(count: int, command: tuple[str, ...] | list[str] = SERVER) -> list[str]:
-    """The command that runs the server with so many descriptors and no more."""
+    """A command that runs the server with this many descriptors."""
     return ["prlimit", f"--nofile={count}:{count}", *command]
 
 
@@ -178,8 +178,8 @@ def test_fewer_descriptors_than_connections_shut_nobody_out(tmp_path: Path) -> N
         ExitStack() as stack,
     ):
         connections = [stack.enter_context(servers.client.raw()) for _ in range(4 * FEW)]
-        # As many as there are places stay. The others, too, must be there before anybody else:
-        # what the kernel let wait comes later, as newcomers in whose favour others are closed.
+        # As many as there are slots stay. The others must connect first, too: those queued in the
+        # kernel arrive later, as newcomers for which others are evicted.
         closed = select.poll()
         for connection in connections:
             closed.register(connection, select.POLLIN)
@@ -219,7 +219,7 @@ def test_connections_beyond_the_descriptors_would_shut_others_out(tmp_path: Path
 @pytest.mark.long
 @pytest.mark.parametrize("index", [None, 7])
 def test_too_few_descriptors_at_the_start_are_reported(index: int | None, tmp_path: Path) -> None:
-    """Where it ends, it is started again."""
+    """If it exits, it is restarted."""
     database = tmp_path / "fibcore.db"
     if index is not None:
         sqlite_file.create(database, index)
@@ -240,6 +240,6 @@ def test_too_few_descriptors_at_the_start_are_reported(index: int | None, tmp_pa
                     break
         assert f"serving from index {index or 0};" in server.log.text
         assert None in ends, "it has waited for descriptors"
-        # After these supervisord doesn't start it again.
+        # supervisord does not restart it after these.
         assert not ends & {0, EXIT_DATABASE_INVALID, EXIT_SETTINGS_INVALID}
     assert sqlite_file.verify_file(database) == (index or 0)

@@ -1,8 +1,8 @@
-"""The disk fails: a write or a sync is an error, a write is cut short, there is no space.
+"""The disk fails: a write or a sync returns an error, a write is short, or there is no space.
 
 After a failed sync the contents of the disk are unknown, and a second sync that succeeds proves
 nothing. So the process exits without an answer; the next one reads what is there, and syncs it
-before it shows it. A power cut at the end of every try tells whether it did.
+before it shows it. A power cut at the end of every try checks that.
 """
 
 import os
@@ -34,7 +34,7 @@ WRITES: Final = ("fdatasync", "ftruncate", "pwrite64")
 
 
 def is_committed(moment: Moment) -> bool:
-    """Whether the pages of the step had been written to the WAL, and that synced, before."""
+    """Whether the pages of the step had been written to the WAL and synced before."""
     before = [call for call in moment.passed[:-1] if call.split()[0] in WRITES]
     pages = [call for call in before if call == "pwrite64 fibcore.db-wal"]
     return len(pages) > 1 and before[-1] != "pwrite64 fibcore.db-wal"
@@ -57,7 +57,7 @@ def fail_at(
         unanswered = history[-1].index is None
         if unanswered:
             assert server.wait() == os.EX_IOERR, "fail-stop"
-    # What is read now must stay, whatever the disk has of it.
+    # What is read now must last, whatever is on the disk.
     client.read()
     return last_moment(thread, trace), unanswered
 
@@ -102,7 +102,7 @@ def test_an_error_at_any_write_or_sync_loses_nothing(fault: Fault, tmp_path: Pat
         at_each(moments, fault, fail)
         with Servers(database, tmp_path, command=command) as servers:
             check(history, first=0, last=servers.client.index)
-    # A checkpoint that fails comes after the commit, and is made again after the next one.
+    # A failing checkpoint follows the commit, and is repeated after the next one.
     assert set(moments) - ended == {moment for moment in moments if is_committed(moment)}
     fault.saw(lost=0, note=f"{len(moments)} writes and syncs; {len(ended)} ended the server")
 
@@ -119,8 +119,8 @@ def test_a_short_write_loses_nothing(fault: Fault, tmp_path: Path) -> None:
                 client = SequentialClient(servers.port, history)
                 client.step()
                 server = servers.server
-                # The WAL has its own head, the commit that a server begins with, and a step; the
-                # next is a head and a page again.
+                # The WAL has its header, the first commit of a server, and a step; the next frame
+                # is a header and a page again.
                 end = 32 + 2 * (24 + sqlite_file.PAGE_SIZE) + (1, 23, 24, 24 + 300)[at]
                 resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (end, end))
                 client.step()

@@ -1,7 +1,8 @@
-"""etcd on three hosts: the member that leads is killed, hangs or is cut off, under load.
+"""etcd on three hosts: its leader is killed, hangs or is cut off, under load.
 
-No acknowledged step is lost: another member leads, and the nodes find one that answers. A member
-that is cut off shows nothing old, since reads are linearizable; a serializable read would be old.
+No acknowledged step is lost: another member becomes the leader, and the nodes find one that
+answers. A cut-off member shows no stale index, since reads are linearizable; a serializable read
+would be stale.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ MEMBERS: Final = 3
 
 
 class FarCluster(EtcdCluster):
-    """Members on hosts of their own."""
+    """Members on separate hosts."""
 
     def __init__(self, hosts: Sequence[Host]) -> None:
         super().__init__(*(host.address for host in hosts))
@@ -94,7 +95,7 @@ def test_an_etcd_that_loses_its_leader_loses_no_step(fault: Fault, tmp_path: Pat
 def reads_of_the_member_alone(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> bool:
-    """Whether a read asks the member that it is sent to, and no other."""
+    """Whether a read asks only the member that it is sent to."""
     ranges = EtcdLink._ranges
 
     def serializable(self: EtcdLink) -> list[dict[str, Any]]:
@@ -123,11 +124,11 @@ def test_a_cut_off_member_shows_no_stale_index(
             assert near.advance(1) == 1
             assert reads_of_the_member_alone or far.read() == 1
             for other in others:
-                # It is reached from here, and not from the others.
+                # It is reachable from here, but not from the others.
                 stack.enter_context(etcd.host_of(leader).deaf(etcd.host_of(other)))
             reached = None
             while reached is None:
-                # Another one must lead first.
+                # Another leader must be elected first.
                 with suppress(EngineUnavailableError):
                     reached = far.advance(1)
             assert reached == 2

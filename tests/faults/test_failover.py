@@ -32,11 +32,10 @@ Server = TypeVar("Server", bound=Engine)
 
 
 class Pair(abc.ABC):
-    """A primary and its replica, each on a host of its own; three nodes are here.
+    """A primary and its replica on separate hosts; three nodes are on this one.
 
     Args:
-        logs: the folder of the nodes' logs.
-        stack: ends all of them.
+        logs: the folder of the nodes' logs. stack: stops everything.
         waits: whether the primary waits for the replica.
     """
 
@@ -50,13 +49,13 @@ class Pair(abc.ABC):
         self._opener = nodes.opener_at(later)
         self.servers = [nodes.start(url).wait_until_it_serves() for _ in range(NODES)]
         for each in self.servers:
-            # A stop would wait for a primary that is gone.
+            # A graceful stop would wait for the lost primary.
             stack.callback(each.process.kill)
         self.ports = [each.client.port for each in self.servers]
 
     @abc.abstractmethod
     def _start(self, stack: ExitStack, *, waits: bool) -> tuple[str, str]:
-        """Start both; return the URL for the nodes, and one of the primary after a failover."""
+        """Start both; return the URL for the nodes, and that of the primary after a failover."""
 
     def _on(self, host: Host, stack: ExitStack, server: Server) -> Server:
         server.host = host.address
@@ -65,7 +64,7 @@ class Pair(abc.ABC):
         return server
 
     def fail_over(self) -> None:  # noqa: B027
-        """Promote the replica, if nobody else does."""
+        """Promote the replica, unless something else does."""
 
     @property
     def index(self) -> int:
@@ -106,7 +105,7 @@ class Sentinel(Redis):
         return self.folder / "sentinel.conf"
 
     def prepare(self) -> None:
-        # It writes there itself what it finds out.
+        # Sentinel rewrites it.
         self._configuration.write_text(
             f"port {self.port}\nbind {self.host}\ndir {self.folder}\n"
             f"sentinel monitor {NAME} {self._primary.host} {self._primary.port} 1\n"
@@ -171,7 +170,7 @@ def test_a_failover_to_a_synchronous_replica_loses_no_step(
                 with lost(it):
                     it.fail_over()
                     load.wait_for_steps(STEPS)
-                # A primary that is back matters to nobody.
+                # The return of the old primary has no effect.
                 load.wait_for_steps(STEPS)
             fault.check(load, last=it.index)
 
@@ -191,7 +190,8 @@ def test_a_failover_loses_steps_that_the_replica_did_not_receive(
             it = kind(tmp_path, stack, waits=False)
             with Load(it.ports) as load:
                 load.wait_for_steps(STEPS)
-                # For good: the kernel of the primary's host would send what that has written.
+                # Permanently: the kernel of the primary's host would still send what it has
+                # written.
                 with it.other.deaf(it.host):
                     load.wait_for_steps(STEPS)
                     for server in it.servers:
@@ -202,7 +202,7 @@ def test_a_failover_loses_steps_that_the_replica_did_not_receive(
                     it.fail_over()
                     for server in it.servers:
                         assert server.wait() == os.EX_DATAERR
-                        # Else the kernel would take in clients that nobody answers.
+                        # Otherwise the kernel would accept clients that nobody answers.
                         assert server.listener is not None
                         server.listener.close()
             fault.saw(lost=load.lost(it.index))

@@ -1,7 +1,7 @@
-"""Floods of every endpoint, many at once and piped: the server makes progress, and is not killed.
+"""Floods of every endpoint, pipelined: the server makes progress, and is not killed.
 
-The heartbeat comes from the turns of the event loop. These are bounded in time, so that a newcomer
-is answered between two of them, and expensive answers are rendered once for all.
+Turns of the event loop cause the heartbeat. Their time is bounded, so that newcomers get answers
+between them, and costly answers are rendered once for all.
 """
 
 import time
@@ -21,7 +21,7 @@ from tests.support.waiting import until
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
 HOLD_SECONDS = 8.0
-"""Longer than a server may be silent, polls of the watchdog included."""
+"""Longer than the limit of silence, including polls of the watchdog."""
 
 ANSWERED_SECONDS = 1.0
 """Most newcomers are answered within this much of the server's processor time: the crowd uses a
@@ -37,7 +37,7 @@ class Wait(NamedTuple):
 
 
 def newcomers(appliance: Supervised, server: int, seconds: float) -> list[Wait]:
-    """The waits of newcomers, one after the other."""
+    """The waits of successive newcomers."""
 
     def now() -> Wait:
         seen = sample(server)
@@ -97,7 +97,7 @@ def test_a_flooded_server_is_not_killed_and_answers_newcomers(name: str, fault: 
     control="with unbounded turns, and a timer for a heartbeat, it is killed",
 )
 def test_without_a_bound_on_turns_a_flooded_server_would_be_killed() -> None:
-    """With a heartbeat that is a timer, and dear answers that are made for each."""
+    """With a timer for a heartbeat, and costly answers rendered for each client."""
     assert BEAT_SECONDS < 1
     with Supervised(command=variant(takes_turns_of_any_length)) as appliance:
         server = appliance.server

@@ -1,7 +1,7 @@
 """The disk of a shared store is full, under the load of three nodes.
 
-The engines exit, since they can't write their logs, and are started again. The nodes answer 503,
-find out what became of the last batch, and resume when there is room.
+The engines exit, since they can't write their logs, and are restarted. The nodes answer 503,
+determine the outcome of the last batch, and resume when there is space.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.long, pytest.mark.processes]
 STEPS: Final = 100
 
 MEGABYTES: Final = {Postgresql: 128, Redis: 16, Etcd: 192}
-"""Of the disk: what the engine takes at its start, and a little more."""
+"""Size of the disk: what the engine needs at its start, and a little more."""
 
 
 @contextlib.contextmanager
@@ -43,9 +43,9 @@ def on(kind: type[Engine], small_disk: SmallDisk) -> Iterator[Engine]:
 
 
 def need_room(engine: Engine) -> None:
-    """Have it write what is not written over what is there already, as steps mostly are."""
+    """Write new data: most steps overwrite existing data."""
     if isinstance(engine, Postgresql):
-        # It may have ended.
+        # It may have exited.
         with contextlib.suppress(subprocess.CalledProcessError):
             engine.sql("SELECT pg_switch_wal()")
     elif isinstance(engine, Etcd):
@@ -72,7 +72,7 @@ def test_a_store_whose_disk_is_full_loses_no_step(
 
         def is_back() -> bool:
             if has_ended(engine):
-                # As systemd does.
+                # Like systemd.
                 engine.kill()
                 engine.start()
             return all(is_healthy(node.server.client) for node in it.nodes)
@@ -94,7 +94,7 @@ def test_a_store_whose_disk_is_full_loses_no_step(
 def test_a_lost_batch_assumed_applied_would_lose_steps(
     fault: Fault, small_disk: SmallDisk, tmp_path: Path
 ) -> None:
-    """The control of the test above. That is the nodes' own, so that one store is enough."""
+    """The control of the test above. It changes only the nodes, so one engine is enough."""
     with ExitStack() as stack:
         engine = stack.enter_context(on(Redis, small_disk))
         it = Cluster(engine, tmp_path, stack, variant(takes_a_lost_batch_for_made))

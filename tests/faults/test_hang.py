@@ -1,7 +1,7 @@
 """A process hangs: the server, the standby or the watchdog, under load.
 
-The server beats at the turns of its event loop. The watchdog kills what has been silent for too
-long, in the process's own time.
+The turns of the event loop cause heartbeats. The watchdog kills a process that has been silent for
+too long, measured in its processor time.
 """
 
 import contextlib
@@ -125,18 +125,20 @@ def test_a_standby_that_hangs_or_exits_is_replaced(fault: Fault) -> None:
     assert load.unanswered == 0
 
 
-# A server that gets next to nothing of the processor.
+# A server that gets next to no processor time.
 
 BURNERS: Final = 4
 
 PATIENCE: Final = 0.5
-"""Seconds of silence that are allowed here. A server that is not starved beats in half of them; a
-starved one waits for the processor for longer than that again and again, whatever the kernel's
-scheduler makes of it."""
+"""The limit of silence here, in seconds.
+
+A server that is not starved beats within half of it; a starved one repeatedly waits longer for the
+processor, whatever the scheduler does.
+"""
 
 
 class Timed:
-    """Reads the beats of one process, allows less silence, and notes the gaps by the clock."""
+    """Reads the beats of one process, with a lower limit, and records the gaps by the clock."""
 
     def __init__(self) -> None:
         self.gaps: list[float] = []
@@ -156,7 +158,7 @@ class Timed:
 
 @contextlib.contextmanager
 def starved(folder: Path) -> Iterator[tuple[ServerProcess, Timed]]:
-    """A busy server that gets what four programs on its core leave to an idle class."""
+    """A busy server that gets what four programs on its core leave to the idle class."""
     core = min(os.sched_getaffinity(0))
     environment = {"SUPERVISOR_GROUP_NAME": "web", "SUPERVISOR_PROCESS_NAME": "web_0"}
     burn = [sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{core}])\nwhile 1: pass"]
@@ -179,13 +181,13 @@ def starved(folder: Path) -> Iterator[tuple[ServerProcess, Timed]]:
             stack.callback(burner.wait)
             stack.callback(burner.kill)
         yield server, beats
-        # Before the load ends, which waits for its answers.
+        # Before the end of the load, which waits for its answers.
         server.process.kill()
         listener.close()
 
 
 def watch(server: ServerProcess, enough: Callable[[], bool]) -> None:
-    """Have a watchdog poll until it is enough."""
+    """Let a watchdog poll until the condition holds."""
     dog = Watchdog(("web",), children=lambda: [server.pid])
 
     def poll() -> bool:
@@ -203,7 +205,7 @@ def watch(server: ServerProcess, enough: Callable[[], bool]) -> None:
 def test_a_starved_server_that_makes_progress_is_not_killed(fault: Fault, tmp_path: Path) -> None:
     with starved(tmp_path) as (server, beats):
         for _ in fault.tries(short=1, long=10, share=0.05):
-            # By the clock it has been silent for longer than it may be, again and again.
+            # By the clock it has repeatedly been silent for too long.
             seen = len(beats.gaps) + 1
             watch(server, lambda: sum(gap > 2 * PATIENCE for gap in beats.gaps[seen:]) >= 3)  # noqa: B023
             assert server.process.poll() is None

@@ -1,4 +1,4 @@
-"""What the kernel holds of answers that nobody takes: a share of the budget, dropped in time."""
+"""Unread answers in the kernel: a share of the budget, dropped in time."""
 
 import os
 import socket
@@ -36,7 +36,7 @@ SIZE: Final = 1_003_134
 BUDGET: Final = 32 * 2**20
 READERS: Final = 64
 OVERSHOOT: Final = 4 * LEAST_SHARE
-"""Bytes of a connection past its share: those on their way, and the last piece that it takes."""
+"""Bytes of a connection past its share: those on the way, and the last piece."""
 
 
 def take_an_answer(connection: socket.socket) -> None:
@@ -55,13 +55,13 @@ def serving(folder: Path, command: Sequence[str] = SERVER, **settings: str) -> I
 
 
 def unsent(port: int) -> list[int]:
-    """Bytes that the kernel holds of each connection of which it holds any, also of closed ones."""
+    """Bytes in the kernel, of each connection that has any, closed ones included."""
     # By their other ends: one may be listed twice.
     return list({each.other: each.unsent for each in sockets_at(port) if each.unsent}.values())
 
 
 def held_of_readers(folder: Path, command: Sequence[str] = SERVER) -> list[int]:
-    """What the kernel holds of clients that have taken some answers, and then take no more."""
+    """Bytes in the kernel for clients that have read some answers, and then stop."""
     with (
         serving(folder, command, FIB_MAX_ANSWER_BYTES=str(BUDGET)) as servers,
         ExitStack() as stack,
@@ -75,7 +75,7 @@ def held_of_readers(folder: Path, command: Sequence[str] = SERVER) -> list[int]:
                 take_an_answer(reader)
         for reader in readers:
             reader.sendall(READ)
-        # What comes next is answered when as much of those answers is written as can be.
+        # The next request is answered once as much as possible of those answers is written.
         assert servers.client.get("/health").status == 200
         return unsent(servers.port)
 
@@ -91,7 +91,7 @@ def test_clients_that_take_answers_share_one_budget(tmp_path: Path) -> None:
     assert len(held) == READERS
     assert min(held) > 2 * LEAST_SHARE
     assert max(held) < 2 * share + OVERSHOOT
-    # What was sent and is not acknowledged yet is in no share, and a busy machine has more of it.
+    # Data sent but not yet acknowledged is in no share, and a busy machine has more of it.
     assert sum(held) < BUDGET // 2 + 2 * READERS * OVERSHOOT
 
 
@@ -104,10 +104,10 @@ def test_without_a_bound_shares_would_hold_all_answers(tmp_path: Path) -> None:
 DOCUMENT: Final = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
 CLIENTS: Final = 2000 if SECONDS else 300
 PIPED: Final = 40
-"""As many as all of them may pipe (``web.http.hub.MAX_KEPT``), or fewer."""
+"""As many as all of them may pipeline (``web.http.hub.MAX_KEPT``), or fewer."""
 
 TAKEN: Final = 1_000_000
-"""Of two million bytes: by then they have their shares."""
+"""Of two million bytes; by then they have their shares."""
 
 
 @pytest.mark.proves("6", "bytes of answers in the…")
@@ -133,13 +133,13 @@ def test_a_crowd_that_stops_reading_stays_within_the_bounds(fault: Fault) -> Non
 
 
 LAST: Final = b"GET /numbers/60000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-"""The kernel holds all of the answer, so that the server has written it."""
+"""The kernel holds the whole answer, so the server has written it."""
 
 PLACES: Final = 20
 
 
 def most_held_by_closed_ones(folder: Path, command: Sequence[str] = SERVER) -> int:
-    """Of how many connections the kernel holds something when 100 have had their last answer."""
+    """The number of connections with bytes in the kernel after 100 last answers."""
     with serving(folder, command, FIB_MAX_CONNECTIONS=str(PLACES)) as servers, ExitStack() as stack:
         for _ in range(100):
             closing = stack.enter_context(servers.client.raw(receive_buffer=4096))
@@ -191,7 +191,7 @@ def test_an_unread_answer_is_dropped_at_the_deadline(tmp_path: Path) -> None:
 
 
 def kept_of_a_crowd(folder: Path, command: Sequence[str] = SERVER) -> int:
-    """Bytes that a server keeps of a crowd that has not taken 60 numbers of 1 MB, and has gone."""
+    """Bytes that a server keeps after a crowd that left 60 numbers of 1 MB unread."""
     with serving(folder, command) as servers:
         for _ in range(3):
             assert servers.client.get("/next").status == 200

@@ -1,7 +1,7 @@
-"""64 clients that lose each tenth answer, while the server is killed.
+"""64 clients that lose every tenth answer, while the server is killed.
 
-Each step has a key, so each client has each of its numbers once, and no index is missing but those
-of steps that were given up. ``test_stores`` has the same on the nodes of an engine.
+Each step has a key, so each client gets each of its numbers once, and only indexes of abandoned
+steps are missing. ``test_stores`` does the same with nodes of an engine.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Processes are killed under load: the server, both servers, supervisord.
 
-The kernel keeps what a killed process has written, so nothing here depends on the disk. At stake:
-answers come after commits, one process at a time writes, and another takes over before any
+The kernel keeps what a killed process has written, so nothing here depends on the disk. The tests
+show that answers follow commits, one process at a time writes, and another takes over before any
 connection is refused.
 """
 
@@ -39,12 +39,12 @@ CHOICE = random.Random(0)
 
 
 def holder(appliance: Supervised) -> int:
-    """The process that serves, or served last."""
+    """The server, or the last one."""
     return int(lock_path(appliance.database).read_text())
 
 
 def standbys(appliance: Supervised) -> int:
-    """How often a process has become the standby."""
+    """The number of times that a process became the standby."""
     return sum(appliance.log(name).text.count("standing by") for name in ("web_0", "web_1"))
 
 
@@ -127,7 +127,7 @@ def test_servers_without_the_lock_would_answer_an_index_twice(fault: Fault) -> N
             appliance.log(name).expect("serving from index")
         with Load(appliance.port) as load:
             for _ in fault.tries(short=1, long=1, share=0):
-                # They take connections in turn, more or less.
+                # They accept connections more or less in turn.
                 load.wait_for_steps(200)
         with pytest.raises(WrongAnswer, match=r"one index, two steps|it went back"):
             fault.check(load, last=appliance.index)
@@ -136,7 +136,7 @@ def test_servers_without_the_lock_would_answer_an_index_twice(fault: Fault) -> N
 @pytest.mark.proves("2", "a lost answer is requested again without a second step")
 @pytest.mark.proves("pairs", "`kill -9`", "a client that retries with `If-Match`")
 def test_a_step_retried_with_if_match_is_made_once_through_kills() -> None:
-    """Each second process is killed when it has committed a step, and before it answers it."""
+    """Every second process is killed after it commits a step, and before the answer."""
     statuses: list[int] = []
     with Supervised(command=[sys.executable, "-P", crash_before_answer.__file__]) as appliance:
         while len(statuses) < 2 * crash_before_answer.EVERY:
@@ -177,7 +177,7 @@ def test_the_server_recovers_when_all_processes_are_killed_at_once(fault: Fault)
 
 
 def kill_supervisord_and_start_another(appliance: Supervised) -> None:
-    """Kill it at some moment, also when it has just started a server."""
+    """Kill it at any moment, even when it has just started a server."""
     if CHOICE.random() < 0.5:
         os.kill(holder(appliance), signal.SIGKILL)
         appliance.log("supervisord").skip()
@@ -190,7 +190,7 @@ def kill_supervisord_and_start_another(appliance: Supervised) -> None:
 
 @contextmanager
 def supervisord_killed(appliance: Supervised) -> Iterator[list[int]]:
-    """Kill it; give the processes that it ran, which are gone in the end however it goes."""
+    """Kill it; yield the processes that it ran, which are killed at the end in any case."""
     left = [
         int(child)
         for child in Path(f"/proc/{appliance.pid}/task/{appliance.pid}/children")

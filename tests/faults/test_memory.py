@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 READERS: Final = 1000 if SECONDS else 50
 
 IN_FLIGHT: Final[dict[str, str]] = {} if SECONDS else {"FIB_MAX_ANSWER_BYTES": str(8 * 2**20)}
-"""In the short form the bound is lower, so that so few readers reach it."""
+"""In the short form the bound is lower, so that few readers reach it."""
 
 
 @pytest.mark.proves(
@@ -53,7 +53,7 @@ def test_a_crowd_that_reads_nothing_does_not_fill_memory(fault: Fault) -> None:
             assert client.index == INDEX + stepped
             assert client.get("/health").status == 200
             it.measure()
-            # Some go on to read, slowly: they get what they were promised, if they are in time.
+            # Some continue to read, slowly: they get their whole answer, if they are in time.
             served = [reader for reader, head in heads if head[9:12] == b"200"]
             taken = list(filter(None, (reader.take() for reader in served[:: len(served) // 4])))
             assert taken == [(index, digits_of(index)) for index, _ in taken]

@@ -1,4 +1,4 @@
-"""A flood of requests for long numbers, of which none is ever computed: steps are answered."""
+"""A flood of requests for long numbers that are never finished: steps are answered."""
 
 import json
 import os
@@ -25,7 +25,7 @@ REQUESTS: Final = 2 * MAX_QUEUED
 STEPS: Final = 100
 
 GROWTH: Final = 16 * 2**20
-"""Bytes, by which a server may grow that has so many connections."""
+"""Bytes that a server with so many connections may grow."""
 
 
 UNWATCHED: Final = """
@@ -35,14 +35,14 @@ from fibcore.numbers import worker_process
 worker_process.MAX_SILENT = sys.maxsize
 runpy.run_module(sys.argv[1], run_name="__main__")
 """
-"""A process that hangs is not replaced."""
+"""A hanging process is not replaced."""
 
 
 @contextmanager
 def served(
     folder: Path, command: Sequence[str], settings: Mapping[str, str] | None = None
 ) -> Iterator[ServerProcess]:
-    """A server whose process for long numbers has been started, and hangs."""
+    """A server whose process for long numbers hangs."""
     with (
         listening_socket() as listener,
         ServerProcess(folder / "fibcore.db", listener, settings, command=command) as server,
@@ -94,13 +94,13 @@ def test_steps_are_answered_during_a_flood_for_long_numbers(fault: Fault, tmp_pa
 
 
 WAITERS: Final = 84
-"""More than there may be connections."""
+"""More than the bound on connections."""
 
 FEW: Final = {"FIB_MAX_CONNECTIONS": "40"}
 
 
 def newcomers_served(folder: Path, code: str) -> int:
-    """How many of 40 newcomers are answered that come while others wait for a few numbers."""
+    """The number of answered newcomers, of 40, while others wait for a few numbers."""
     command = (sys.executable, "-c", code, "web")
     served_ones = 0
     with served(folder, command, FEW) as server, ExitStack() as stack:

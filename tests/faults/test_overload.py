@@ -1,4 +1,4 @@
-"""Offered load far beyond the capacity of one core: as many steps are made as ever.
+"""Offered load far beyond the capacity of one core: as many steps are made as before.
 
 The server has one core, wrk another. Rounds with a few clients, which show the peak, alternate with
 rounds of a crowd that exceeds the bound on waiting steps, and retries at once when shed. The
@@ -33,10 +33,10 @@ CORES: Final = sorted(os.sched_getaffinity(0))
 SETTINGS: Final = {"FIB_INTEGERS": "uint64", "FIB_MAX_WAITING_STEPS": "256"}
 
 COMFORTABLE: Final = 64
-"""Clients that are enough for as many steps as there can be."""
+"""Enough clients for the highest rate of steps."""
 
 CROWD: Final = 1500
-"""Clients, each of which has a request on its way at any time: six times what may wait."""
+"""Clients that always have a request under way: six times the bound on waiting steps."""
 
 ROUNDS: Final = 3
 
@@ -44,7 +44,7 @@ SECONDS: Final = 3
 
 
 class Round(NamedTuple):
-    """What wrk was answered."""
+    """The answers that wrk got."""
 
     made: int
     """Steps."""
@@ -64,7 +64,7 @@ class Round(NamedTuple):
 
 
 def wrk(servers: Servers, clients: int) -> Round:
-    """Have so many clients step for a round."""
+    """Let this many clients step for a round."""
     program = requires.program("wrk")
     done = subprocess.run(
         [
@@ -87,16 +87,16 @@ def wrk(servers: Servers, clients: int) -> Round:
 
 
 class Outcome(NamedTuple):
-    """The rounds with few clients, those with a crowd, and what came after each of these."""
+    """The rounds with few clients, those with a crowd, and the next client after each of these."""
 
     few: list[Round]
     many: list[Round]
     tries: list[int]
-    """How often a client had to ask for a step when the crowd had gone."""
+    """How often a client had to request a step after the crowd had left."""
 
     @property
     def ratio(self) -> float:
-        """The goodput under overload, in parts of the peak."""
+        """The goodput under overload, as a share of the peak."""
         few, many = (
             statistics.median(each.goodput for each in rounds) for rounds in (self.few, self.many)
         )
@@ -104,7 +104,7 @@ class Outcome(NamedTuple):
 
 
 def overload(tmp_path: Path, command: Sequence[str]) -> Outcome:
-    """Alternate, and see that no step is lost, nor any index answered twice."""
+    """Alternate rounds, and check that no step is lost and no index answered twice."""
     outcome = Outcome([], [], [])
     pinned = ("taskset", "-c", str(CORES[0]), *command)
     with Servers(tmp_path / "fibcore.db", tmp_path, settings=SETTINGS, command=pinned) as servers:
@@ -126,7 +126,7 @@ def overload(tmp_path: Path, command: Sequence[str]) -> Outcome:
 
 
 def step(servers: Servers) -> int:
-    """Step on a connection of its own, as ``Retry-After`` says; return the number of tries."""
+    """Step on a new connection, with ``Retry-After``; return the number of attempts."""
     tries = 1
     while (answer := servers.client.get("/next")).status != 200:
         assert answer.status == 503
@@ -153,7 +153,7 @@ def test_as_many_steps_are_made_under_overload(fault: Fault, tmp_path: Path) -> 
     assert all(each.shed for each in seen.many)
     assert not any(each.shed for each in seen.few)
     assert seen.ratio > 0.5
-    # At the first try but for a disk that is slow just then.
+    # At the first attempt, unless the disk was slow just then.
     assert max(seen.tries) <= 2
 
 

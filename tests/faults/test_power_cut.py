@@ -1,7 +1,7 @@
-"""The power is cut: what was not synced is gone.
+"""The power is cut: unsynced data is gone.
 
-The database is on a real ext4 file system of its own, with its backup copy, which is renewed
-continually. The file system is shut down, as by a power cut, and mounted again.
+The database is on its own ext4 file system, with its backup copy, which is refreshed continually.
+The file system is shut down, as by a power cut, and mounted again.
 """
 
 import random
@@ -43,7 +43,7 @@ while True:
 
 @contextmanager
 def renewed_backup_copy(database: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """The backup listener, without the five seconds between two of its copies."""
+    """The backup listener, without the five seconds between two copies."""
     with subprocess.Popen(
         [sys.executable, "-c", RENEW_THE_SPARE, database], stderr=subprocess.DEVNULL
     ) as process:
@@ -56,11 +56,11 @@ def renewed_backup_copy(database: Path) -> Iterator["subprocess.Popen[bytes]"]:
 def step_and_cut(
     database: Path, disk: Volume, logs: Path, level: Synchronous = "full", *, often: bool = False
 ) -> Load:
-    """Cut the power under load, when some steps have been answered.
+    """Cut the power under load, after some answered steps.
 
     Args:
-        database: on the disk; made if it is not there.
-        disk: with its power restored on return.
+        database: on the disk; created if missing.
+        disk: its power is restored on return.
         logs: a folder elsewhere.
         level: of durability.
         often: whether the WAL is moved into the database every few commits.
@@ -86,7 +86,7 @@ def step_and_cut(
 
 
 def index_after(database: Path, disk: Volume, logs: Path) -> int:
-    """Where a server that is started now goes on."""
+    """The index at which a server would continue now."""
     with Servers(database, logs, command=disk.there(SERVER)) as servers:
         return servers.client.index
 
@@ -101,7 +101,7 @@ def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
     last = 0
     with volume() as disk:
         for number in fault.tries(short=6, long=12, share=0.03):
-            # A database lives through three cuts.
+            # Each database goes through three cuts.
             database = disk.path / f"state_{number // 3}" / "fibcore.db"
             first = last if number % 3 else 0
             load = step_and_cut(database, disk, tmp_path, often=number % 2 == 1)
@@ -150,7 +150,7 @@ def test_at_off_the_same_power_cut_loses_steps_or_the_database(
                 continue
             lost = load.lost(last)
             fault.saw(lost=lost)
-            # The kernel may have written all of it in time, of its own accord.
+            # The kernel may have written all of it in time anyway.
             if lost:
                 with pytest.raises(WrongAnswer, match="lost"):
                     load.check(first=0, last=last)

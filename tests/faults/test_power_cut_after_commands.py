@@ -1,7 +1,7 @@
-"""The power is cut when a command, or a start, has just come to its end: what it did stays done.
+"""The power is cut right after a command or a start: its effect survives.
 
-Each program runs on a real file system of its own, which is shut down as it would be by a power
-cut and mounted again. The controls run the same programs with one of their syncs taken away.
+Each program runs on its own file system, which is shut down, as by a power cut, and mounted again.
+The controls run the same programs without one of their syncs.
 """
 
 import subprocess
@@ -35,7 +35,7 @@ store = SqliteStore(database)
 store.commit(50)
 store.close()
 """
-"""The database has been served, so that its high-water mark is of this boot, and all is on disk."""
+"""The database was served, so its high-water mark is of this boot, and everything is on disk."""
 
 SYNCS_NO_HIGH_WATER_MARK: Final = """
 import os
@@ -61,10 +61,10 @@ KILLED: Final = "os.kill(os.getpid(), signal.SIGKILL)\n"
 
 
 def run_and_cut(disk: Volume, before: str, program: str) -> Path:
-    """Run one program and bring what it did to the disk, then the other, and cut the power.
+    """Run one program, sync the disk, run the other, and cut the power.
 
     Returns:
-        The database, as it is on the disk now.
+        The database that is on the disk now.
     """
     database = disk.path / "fibcore.db"
     for each in (before, program):
@@ -77,7 +77,7 @@ def run_and_cut(disk: Volume, before: str, program: str) -> Path:
     return database
 
 
-# Set by hand
+# set-index
 
 DAMAGED: Final = SERVED + "database.write_bytes(b'damaged')\n"
 
@@ -131,10 +131,10 @@ def test_without_a_sync_a_backup_would_be_lost() -> None:
             sqlite_file.verify_file(database.with_name("copy.db"))
 
 
-# Made, and opened
+# Created, and opened
 
 RESERVED: Final = wal_reserve(sqlite_file.PAGE_SIZE)
-"""Bytes of the WAL, which it has from the start."""
+"""Bytes that are reserved for the WAL from the start."""
 
 OPENED: Final = "store = SqliteStore(database)\n" + KILLED
 

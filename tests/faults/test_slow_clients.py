@@ -1,7 +1,6 @@
-"""A thousand clients that do nothing: others step meanwhile, and newcomers take their places.
+"""A thousand clients that do nothing: others step meanwhile, and newcomers get their slots.
 
-That one of them is closed at its deadline, or evicted for another, is shown in
-``tests/http/test_deadlines.py`` and ``tests/http/test_hub.py``.
+``tests/http/test_deadlines.py`` and ``tests/http/test_hub.py`` test deadlines and evictions.
 """
 
 import socket
@@ -19,7 +18,7 @@ from tests.support.waiting import until
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("descriptors")]
 
 CLIENTS: Final = 8
-"""The others: how many there are."""
+"""The number of others."""
 
 MEGABYTE: Final = 2**20
 

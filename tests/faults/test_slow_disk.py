@@ -1,4 +1,4 @@
-"""A sync takes 200 ms: reads do not notice, and steps share it, however many there are."""
+"""A sync takes 200 ms: reads do not wait for it, and all waiting steps share it."""
 
 import statistics
 from collections.abc import Iterator
@@ -24,12 +24,12 @@ SYNC: Final = 0.2
 """Seconds."""
 
 CLIENTS: Final = 1000
-"""So many that 1,000 steps a second can be asked for while each waits for its answer."""
+"""Enough to request 1,000 steps a second while each waits for its answer."""
 
 
 @contextmanager
 def slow_disk(thread: int) -> Iterator[Trace]:
-    """Have each sync of the thread that commits take so long; the others are not even traced."""
+    """Delay each sync of the committing thread; the others are not traced."""
     delay = f"--inject=fdatasync:delay_enter={SYNC * 1e6:.0f}"
     with strace(thread, "--trace=fdatasync", delay, threads=False) as trace:
         yield trace
@@ -51,7 +51,7 @@ def seconds(load: Load, *paths: str) -> float:
 )
 @pytest.mark.proves("load", "a slow disk")
 def test_on_a_slow_disk_reads_continue_and_steps_share_a_sync(fault: Fault, tmp_path: Path) -> None:
-    """At 1,000 a second none is shed."""
+    """At 1,000 per second none is shed."""
     with Servers(tmp_path / "fibcore.db", tmp_path) as servers:
         with (
             slow_disk(servers.commit_thread) as trace,
@@ -81,7 +81,7 @@ def test_reads_would_wait_for_commits_in_the_event_loop(tmp_path: Path) -> None:
     command = variant(commits_in_the_event_loop)
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=command) as servers,
-        # The event loop is in the thread that bears the number of the process.
+        # The event loop is in the main thread.
         slow_disk(servers.server.pid),
         Load(servers.port, clients=50) as load,
     ):

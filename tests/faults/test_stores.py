@@ -1,7 +1,7 @@
-"""Three nodes on one sequence of a shared store, under load, while it or the way there fails.
+"""Three nodes on one sequence of a shared store, under load, while it or a link to it fails.
 
-What clients are answered, each by one node, is held against the one sequence that they all step: no
-step is lost, none is made twice, and no read is old. What meets what is for ``tests/simulation``.
+The answers of all nodes are checked against one sequence: no step is lost, none is made twice, and
+no read is stale. ``tests/simulation`` combines faults.
 """
 
 from contextlib import ExitStack
@@ -26,10 +26,10 @@ STEPS: Final = 50
 """Between two faults, on all nodes together."""
 
 TRIED: Final = len(FAULTS) if SECONDS else 2
-"""How many of the faults at the least: all of them, or in the short form the first."""
+"""The least number of faults: all of them, or in the short form the first ones."""
 
 TRIES: Final = 10
-"""Of a control, in one of which the harm must be seen."""
+"""Attempts of a control, one of which must do harm."""
 
 
 @pytest.mark.proves(
@@ -67,7 +67,7 @@ def test_without_its_identity_a_batch_would_be_applied_twice(
     with ExitStack() as stack:
         it = Cluster(engines(Redis), tmp_path, stack, variant(makes_a_batch_again))
         first = 0
-        # What is under way when the engine stops may be a question of another kind.
+        # The request under way when the engine stops may be another one.
         for _ in fault.tries(short=TRIES, long=TRIES, share=0):
             with Load(it.addresses) as load:
                 load.wait_for_steps(STEPS)

@@ -2,7 +2,7 @@
 
 strace records what a server does for a few steps. Then the same steps are repeated for each
 recorded moment: the process dies as it enters that call, or the power is cut as it leaves it.
-strace's output confirms the moment, so that no instant of a commit is left to chance, or left out.
+strace's output confirms the moment, so no instant of a commit is missed.
 """
 
 import threading
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 
 def kill_at(thread: str, point: Point, servers: Servers, client: SequentialClient) -> Moment | None:
-    """Step, and have the server killed there; tell where that was."""
+    """Step, and kill the server there; return the moment."""
     server = servers.server.process
     with strace(
         thread_of(servers, thread), "-y", point.inject("signal=KILL"), threads=False
@@ -89,7 +89,7 @@ def test_a_kill_would_lose_a_step_answered_before_its_commit(tmp_path: Path) -> 
 def cut_power_at(
     thread: str, point: Point, servers: Servers, client: SequentialClient, disk: Volume
 ) -> Moment | None:
-    """Step, and cut the power when that call has returned; tell where that was."""
+    """Step, and cut the power when that call has returned; return the moment."""
     server = servers.server
     with strace(
         thread_of(servers, thread), "-y", point.inject("signal=STOP"), threads=False

@@ -51,7 +51,7 @@ class Trace:
         return self._path.read_text() if self._complete is None else self._complete
 
     def complete(self) -> None:
-        """Keep the text: strace has ended, and its file will be removed."""
+        """Keep the text: strace has exited, and its file will be removed."""
         self._complete = self.text
 
     @property

@@ -1,4 +1,4 @@
-"""Connections without sockets need a loop that ends when there is nothing left to do."""
+"""An event loop for connections without sockets, which stops when nothing is left to do."""
 
 from collections.abc import Iterator
 from typing import Any

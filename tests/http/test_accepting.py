@@ -17,7 +17,7 @@ NEWCOMERS = 4 * ACCEPTS
 
 
 def accepted_by(sockets: list[socket.socket]) -> list[int]:
-    """How many of the queued connections each turn accepts, of the turns that accept any."""
+    """The number of queued connections that each turn accepts, of turns that accept any."""
 
     async def accept() -> list[int]:
         loop = asyncio.get_running_loop()
@@ -56,7 +56,7 @@ def accepted_by(sockets: list[socket.socket]) -> list[int]:
 
 @pytest.mark.proves("clients", "request again as soon…")
 def test_many_newcomers_are_accepted_per_turn() -> None:
-    """Without this, uvloop accepts one in a turn of the event loop."""
+    """Without this, uvloop accepts one per turn of the event loop."""
     assert max(accepted_by(acceptors(listening_socket()))) > ACCEPTS / 2
     assert max(accepted_by([listening_socket()])) == 1
 

@@ -1,4 +1,4 @@
-"""The access log: its line for each request, as text and as JSON."""
+"""The access log: a line for each request, as text or as JSON."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Answers as data: the headers that all have, and how they are rendered."""
+"""Answers as data: their common headers, and their rendering."""
 
 import json
 from http import HTTPStatus

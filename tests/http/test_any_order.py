@@ -1,6 +1,6 @@
-"""Clients and a store in any order of events: each request is answered, and the counts are right.
+"""Clients and a store in any order of events: each request is answered, the accounting exact.
 
-tests/simulation has the content of the answers, and servers that end.
+tests/simulation checks the content of the answers, with servers that exit.
 """
 
 from collections.abc import Callable
@@ -35,9 +35,9 @@ REQUESTS: Final = {
     "rubbish": b"rubbish\r\n\r\n",
 }
 STATUSES: Final = {"step if": {200, 412, 503}, "page": {405, 503}, "rubbish": {400}}
-"""The valid statuses, where they are not 200 and 503."""
+"""The valid statuses, if not 200 and 503."""
 LAST: Final = ("last step", "rubbish")
-"""Requests behind these are not answered."""
+"""Requests after these are not answered."""
 
 BOUNDS: Final[dict[str, Any]] = {"max_connections": 4, "max_waiting_steps": 2}
 CROWDED: Final = {
@@ -50,11 +50,11 @@ CROWDED: Final = {
     "web.http.turns.TURN_SECONDS": -1.0,
     "web.http.turns.UNTIMED": 1,
 }
-"""Bounds that are no settings, as they are where the connections are crowded."""
+"""Bounds that are not settings, with low values."""
 
 
 class Client:
-    """A connection, the requests sent on it, and the rest of one that is partly sent."""
+    """A connection, the requests sent on it, and the rest of a partly sent one."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -62,7 +62,7 @@ class Client:
         self.rest: tuple[str, bytes] | None = None
         self.has_ended = False
         self.was_turned_away = False
-        """Whether it got a 503 because all places were taken."""
+        """Whether it got a 503 because all slots were taken."""
 
     @property
     def can_send(self) -> bool:
@@ -84,7 +84,7 @@ class Client:
 class Event(NamedTuple):
     name: str
     which: int
-    """Which of the clients, modulo their number."""
+    """The client, modulo their number."""
     kind: str
     size: int | None
     """Bytes to send of a request, or to read of an answer; None for all."""
@@ -108,7 +108,7 @@ orders = st.lists(
 
 
 class Crowd:
-    """Clients of one server, over a store whose commits end when an event says so."""
+    """Clients of one server, with a store whose commits end at an event."""
 
     def __init__(self, loop: Loop, kind: type[FakeStore], *, is_crowded: bool) -> None:
         self.loop = loop
@@ -121,27 +121,27 @@ class Crowd:
         self.is_crowded = is_crowded
         self.clients: list[Client] = []
         self.others = 0
-        """Steps that other nodes have made."""
+        """Steps made by other nodes."""
 
     def pick(self, which: int, able: Callable[[Client], bool]) -> Client | None:
         found = [each for each in self.clients if able(each)]
         return found[which % len(found)] if found else None
 
     def take_place(self, event: Event) -> None:
-        """Have it happen, if it can."""
+        """Apply the event, if possible."""
         name, which, kind, size = event
         store = self.store
         if name == "come" or (name == "ask" and not any(each.can_ask for each in self.clients)):
-            # Deliver first: else a client with a request on its way would be evicted as idle.
+            # Deliver first: otherwise a client with a request under way would be evicted as idle.
             self.loop.settle()
             self.clients.append(Client(self.served.connect(size)))
             self.note_who_was_turned_away()
         if name == "ask" and (client := self.pick(which, lambda each: each.can_ask)):
             client.asked.append(kind)
             client.connection.send(REQUESTS[kind])
-            return  # The next may be piped behind it.
+            return  # The next request may be pipelined behind it.
         if name == "ask half" and (client := self.pick(which, lambda each: each.can_ask)):
-            kind = "step" if kind == "rubbish" else kind  # It is answered before it is whole.
+            kind = "step" if kind == "rubbish" else kind  # It is answered before it is complete.
             data, cut = REQUESTS[kind], min(size or 9, len(REQUESTS[kind]) - 1)
             client.rest = kind, data[cut:]
             client.connection.send(data[:cut])
@@ -177,11 +177,11 @@ class Crowd:
     def reply(self) -> None:
         self.loop.stirred.clear()
         self.store.finish()
-        # It is queued behind the work that is already there.
+        # It is queued behind the present work.
         assert self.loop.stirred.wait(PATIENCE)
 
     def check(self) -> None:
-        """The invariants of any moment."""
+        """The invariants at any moment."""
         self.note_who_was_turned_away()
         taken = [
             each.index
@@ -228,7 +228,7 @@ class Crowd:
             if len(piece) >= 4096
         }
         assert hub.budget.used == sum(numbers.values()), "the bytes in flight"
-        # Beside the steps that wait, reads of the number and the one before keep a place.
+        # Besides waiting steps, reads of the current and the previous number keep a slot.
         assert hub.budget.used <= self.limit + 2 * 4_190
         assert hub.kept == sum(len(each._rest) for each in held), "what is piped"
         arriving = [each for each in held if each.phase is Phase.ARRIVING]
@@ -237,7 +237,7 @@ class Crowd:
         assert hub.pages == len(server.tasks), "what Starlette answers"
 
     def finish(self) -> None:
-        """Once the store replies, and the clients read, all that waits is answered."""
+        """Once the store replies and the clients read, everything that waits is answered."""
         self.loop.settle()
         if isinstance(self.store, FakeSharedStore):
             self.store.is_down = False

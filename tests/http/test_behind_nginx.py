@@ -65,7 +65,7 @@ class Proxy(NamedTuple):
 
 @contextmanager
 def nginx(folder: Path, port: int, *, without: str = "") -> Iterator[Proxy]:
-    """nginx as the document has it, before the appliance at ``port``."""
+    """nginx as documented, in front of the appliance at ``port``."""
     certificate, key, users = (folder / name for name in ("cert.pem", "key.pem", "users"))
     names = f"subjectAltName=DNS:{NAME},IP:127.0.0.1"
     openssl(
@@ -91,7 +91,7 @@ def nginx(folder: Path, port: int, *, without: str = "") -> Iterator[Proxy]:
 
 @contextmanager
 def running(folder: Path, port: int, documented: str) -> Iterator[None]:
-    """nginx with this configuration, which listens on ``port``."""
+    """nginx with this configuration, listening on ``port``."""
     config = folder / "nginx.conf"
     config.write_text(AROUND.format(folder=folder, documented=documented))
     program, errors = requires.program("nginx"), folder / "error.log"
@@ -158,7 +158,7 @@ def test_a_client_that_retries_through_nginx_makes_each_step_once(
     ("without", "index"), [("", 2), (AGAIN, 3)], ids=["as documented", "without that line"]
 )
 def test_nginx_sends_a_step_once(tmp_path: Path, without: str, index: int) -> None:
-    """Without a line of its configuration it would step twice, where the answer is lost."""
+    """Without one line of its configuration a lost answer would mean a second step."""
     with FakeServer() as server, nginx(tmp_path, server.server_port, without=without) as proxy:
         assert proxy.ask("next").startswith("1 200 ")
         server.will(lose)
@@ -168,7 +168,7 @@ def test_nginx_sends_a_step_once(tmp_path: Path, without: str, index: int) -> No
 
 @pytest.mark.parametrize("document", ["docs/operations.md", "deploy/shared-store/nginx.conf"])
 def test_nginx_closes_an_idle_connection_before_the_server_does(document: str) -> None:
-    """Otherwise it sends a step on a connection that is being closed, and answers 502."""
+    """Otherwise it would send a step on a connection that is being closed, and answer 502."""
     (seconds,) = re.findall(
         r"(?m)^ +keepalive_timeout (\d+)s;$", ROOT.joinpath(document).read_text()
     )
@@ -183,7 +183,7 @@ def test_nginx_closes_an_idle_connection_before_the_server_does(document: str) -
 def test_nginx_retries_a_shed_step_at_another_node(
     tmp_path: Path, without: str, statuses: set[int]
 ) -> None:
-    """Also a POST; and one whose answer is lost it sends once."""
+    """A POST, too; but it sends one whose answer is lost only once."""
     documented = ROOT.joinpath("deploy/shared-store/nginx.conf").read_text()
     assert without in documented
     port = free_port()

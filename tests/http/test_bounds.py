@@ -1,8 +1,8 @@
-"""Two bounds at their limits at once, each with each other: nothing is lost, and nothing stays.
+"""Two bounds at their limits at once, each with each other: nothing is lost, and nothing is kept.
 
-The bounds are narrow, so that a few clients bring each to its limit. Then whoever comes is answered
-all the same, the index is right, and when the clients have gone the server holds nothing of them
-and steps. Descriptors, which are the kernel's, are for tests/faults/test_descriptors.py.
+The bounds are low, so that few clients reach them. New clients are then still answered, the index
+is right, and when the clients have left, the server holds nothing of them and steps.
+tests/faults/test_descriptors.py covers descriptors.
 """
 
 import itertools
@@ -47,7 +47,7 @@ class Clients:
         return self.all[-1]
 
     def ask(self, data: bytes) -> int:
-        """Ask until there is an answer that is none of the bound on connections."""
+        """Request until the answer is not the 503 of the bound on connections."""
         for _ in range(20):
             shed = self.served.service.admission.shed["connections"]
             found = statuses(self.send(data))
@@ -72,7 +72,7 @@ class Clients:
         assert self.served.stepper.pending == 0
 
 
-# Each brings a bound to its limit, and returns when it is there.
+# Each reaches a bound before it returns.
 
 
 def size_of_a_request(clients: Clients) -> None:
@@ -104,7 +104,7 @@ def bytes_in_flight(clients: Clients) -> None:
 
 
 def bytes_piped(clients: Clients) -> None:
-    # While the first answer of each is being sent, the others wait.
+    # While the first answer to each is being sent, the others wait.
     for _ in range(4):
         clients.send(READ + READ * (NARROW // 2 // len(READ)), room=0)
     assert NARROW // 2 < clients.served.hub.kept <= NARROW
@@ -148,10 +148,10 @@ PRESSURES: Final[dict[Pressure, Mapping[str, Any]]] = {
     time_to_send: {"send_timeout": 1.0},
     stop: {},
 }
-"""Each with the settings that it needs, in an order in which none prevents the next."""
+"""Each with its settings, in an order in which none prevents the next."""
 
 APART: Final = {(largest_index, waiting_steps), (bytes_in_flight, waiting_steps)}
-"""Which of the two is reached first is the stepper's: tests/stepping/test_stepper.py."""
+"""tests/stepping/test_stepper.py covers which of the two is reached first."""
 
 PAIRS: Final = [pair for pair in itertools.combinations(PRESSURES, 2) if pair not in APART]
 TOGETHER: Final = tuple(each for each in PRESSURES if each not in (waiting_steps, stop))

@@ -1,6 +1,6 @@
 """In a real browser: foreign pages can't step, allowed origins can, and rebound names can't.
 
-The names end in ``.test`` and lead to this machine in this browser alone.
+The names end in ``.test`` and lead to this machine only in this browser.
 """
 
 import threading
@@ -36,7 +36,7 @@ def page() -> Iterator[Page]:
 
 
 class Foreign(BaseHTTPRequestHandler):
-    """Somebody else's site: a page at every path."""
+    """A foreign site: a page at every path."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -50,7 +50,7 @@ class Foreign(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def foreign() -> Iterator[int]:
-    """The port of somebody else's site."""
+    """The port of the foreign site."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -71,7 +71,7 @@ def url(client: Client, path: str, host: str = "127.0.0.1") -> str:
 
 
 def fetch(page: Page, url: str, **options: object) -> object:
-    """The status and the number that a page gets to see; ``"nothing"`` if the browser says so."""
+    """The status and the number that a page can see; ``"nothing"`` if the browser hides them."""
     return page.evaluate(
         "([url, options]) => fetch(url, options).then("
         "async answer => [answer.status, answer.headers.get('etag'), await answer.text()], "
@@ -96,7 +96,7 @@ def steps(client: Client, expected: int) -> Iterator[None]:
 
 
 def try_to_step(page: Page, next_: str, fields: dict[str, str]) -> None:
-    """Every way in which a page can request an address, whether it sees the answer or not."""
+    """Every way in which a page can request an address, whether or not it sees the answer."""
     show_image(page, next_)
     for method in ("GET", "POST"):
         for options in ({}, {"mode": "no-cors"}, {"headers": fields}):
@@ -123,7 +123,7 @@ def test_a_page_of_another_origin_does_not_step(
 def test_without_the_browsers_headers_most_requests_would_step(
     page: Page, foreign: int, tmp_path: Path
 ) -> None:
-    """The control of the test above. A page must ask before it sends ``If-Match``."""
+    """The control of the test above. ``If-Match`` needs a preflight."""
     with serving(tmp_path, 7, command=variant(steps_for_a_page_of_anybody)) as client:
         page.goto(f"http://stranger.test:{foreign}/")
         with steps(client, 7):
@@ -139,7 +139,7 @@ def test_a_page_of_an_allowed_origin_steps_and_reads(
         next_ = url(client, "/next")
         assert fetch(page, next_) == [200, '"8"', '{"next": 21}']
         assert fetch(page, next_, method="POST") == [200, '"9"', '{"next": 34}']
-        # For these the browser asks first.
+        # For these the browser sends a preflight.
         matching = {"headers": {"If-Match": '"9"'}}
         assert fetch(page, next_, **matching) == [200, '"10"', '{"next": 55}']
         answer = fetch(page, next_, method="POST", **matching)
@@ -173,7 +173,7 @@ def test_a_rebound_name_does_not_step(
     ours: str,
     tmp_path: Path,
 ) -> None:
-    """The control: where any name is answered, the browser takes the page for same-origin."""
+    """The control: if any name is answered, the browser treats the page as same-origin."""
     with serving(tmp_path, 7, **settings) as client:
         page.goto(url(client, "/health", "evil.test"))
         with steps(client, 2 if status == 200 else 0):

@@ -1,6 +1,6 @@
-"""Clients of every manner on real sockets: half-closed, piped, upgraded, slow, and at a stop.
+"""Clients of every kind on real sockets: half-closed, pipelining, upgrading, slow, at a stop.
 
-The controls take the protection away in the server itself (``tests.faults.server_variants``).
+The controls remove the protection from the server (``tests.faults.server_variants``).
 """
 
 import signal
@@ -28,7 +28,7 @@ from tests.support.wire import READ, STEP
 pytestmark = pytest.mark.processes
 
 
-# Piped, and bad
+# Pipelined, and malformed
 
 
 def test_a_client_that_sends_a_megabyte_of_rubbish_can_read_the_reason(
@@ -61,7 +61,7 @@ def test_a_client_that_sends_a_megabyte_of_rubbish_can_read_the_reason(
 def test_a_stop_answers_every_step_that_it_makes(
     database: Path, listener: socket.socket, number: signal.Signals
 ) -> None:
-    """Nor is it held up by half a request: it would take all of the time that it may."""
+    """Half a request does not delay it: otherwise it would take the longest possible time."""
     with (
         serving(database, listener, FIB_STOP_TIMEOUT="60") as server,
         server.client.raw() as connection,
@@ -87,14 +87,15 @@ def test_a_stop_answers_every_step_that_it_makes(
 def unread_by_one_that_queued(
     database: Path, listener: socket.socket, command: Sequence[str] = SERVER
 ) -> int:
-    """Bytes that the kernel takes for a client that connected before there was a server."""
+    """Bytes in the kernel for a client that connected before the server started."""
     sqlite_file.create(database, LONG_INDEX)
     port = listener.getsockname()[1]
     with socket.create_connection(("127.0.0.1", port)) as early:
         early.sendall(READ * 4)
         with serving(database, listener, command=command) as server:
             until(lambda: in_the_kernel(server.client) > 0, "the answer has begun to leave")
-            # It was taken as far as the kernel takes it in one go: another has been served since.
+            # The kernel has taken as much as it takes at once: another client has been served
+            # since.
             assert server.client.get("/health").status == 200
             return in_the_kernel(server.client)
 

@@ -1,4 +1,4 @@
-"""A client that connects when all places are taken gets its 503, whatever it sends."""
+"""A client that connects when all slots are taken gets its 503, whatever it sends."""
 
 import select
 import socket
@@ -25,7 +25,7 @@ BODY: Final = bytes(5000)
 
 
 def outcomes(database: Path, listener: socket.socket, command: Sequence[str]) -> Counter[bytes]:
-    """The outcomes of newcomers, each of which sends its request before it reads."""
+    """The outcomes of newcomers, which send their requests before they read."""
     settings = {"FIB_MAX_CONNECTIONS": "1"}
     found: Counter[bytes] = Counter()
     with (
@@ -41,7 +41,7 @@ def outcomes(database: Path, listener: socket.socket, command: Sequence[str]) ->
                     try:
                         newcomer.sendall(HEAD)
                         select.select([newcomer], [], [], PATIENCE)
-                        # It does not read an answer before it has sent its request.
+                        # It reads no answer before it has sent its request.
                         newcomer.sendall(BODY[:2500])
                         newcomer.sendall(BODY[2500:])
                         found[newcomer.makefile("rb").readline().strip()] += 1

@@ -1,7 +1,7 @@
-"""The processor time of a request is in proportion to its size, and not much.
+"""The processor time of a request is proportional to its size, and small.
 
-Each shape is parsed and read as the protocol has it done. What is compared is processor time, the
-least of several tries, until it is as it should be: noise passes, and what costs too much stays.
+Each shape is parsed as in the protocol. The tests compare processor time, the minimum of several
+tries, until it is as expected: noise passes, and excessive cost stays.
 """
 
 import time
@@ -18,7 +18,7 @@ from web.http.heads import Heads, MalformedError
 from web.http.parser import Parser
 
 SIZE: Final = 15_000
-"""Bytes of a request: nearly as large as a head may be."""
+"""Bytes of a request: nearly the largest head."""
 
 TIMES: Final = 8
 """The factor allowed over plain requests of the same size."""
@@ -111,7 +111,7 @@ BODIES: Final = {
 
 
 def seconds(data: bytes, received: int = 65_536) -> float:
-    """The processor time that it takes to parse ``data``, as many bytes of it at once."""
+    """The processor time for parsing ``data`` in pieces of this size."""
     negotiation.preferred.cache_clear()
     parser = Parser(Heads(TABLE, defaultdict(list)))
     began = time.thread_time()
@@ -128,7 +128,7 @@ def seconds(data: bytes, received: int = 65_536) -> float:
 
 
 def is_within(times: float, data: bytes, others: bytes, tries: int = TRIES) -> bool:
-    """Whether ``data`` takes at most ``times`` as long as ``others``, by the least of each."""
+    """Whether ``data`` takes at most ``times`` as long as ``others``, by their minimums."""
     least = other = float("inf")
     for _ in range(tries):
         least, other = min(least, seconds(data)), min(other, seconds(others))

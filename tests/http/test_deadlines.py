@@ -1,7 +1,6 @@
 """When a connection is closed: its client is late, slow or invalid, or the server stops.
 
-Time is the test's own; what is at which moment is exact but for the sweep, which comes twice a
-second.
+Time is simulated; every moment is exact, except for the sweep, twice a second.
 """
 
 import asyncio
@@ -22,18 +21,18 @@ from web.http.hub import IDLE_SECONDS, SWEEP_SECONDS
 from web.http.protocol import Protocol
 
 ASKED = [100_001, 100_002, 100_002]
-"""Indexes of numbers that are computed in the worker."""
+"""Indexes of numbers that the worker computes."""
 
 BODY = b"POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1234"
 UPGRADE = b"POST /next HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
 CHUNK = b"POST /next HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n"
 
 LATE = 2 * SWEEP_SECONDS
-"""By how much a deadline may be passed: the time between two sweeps, at either end."""
+"""The tolerance of a deadline: the time between two sweeps, at either end."""
 
 
 def assert_closed_after(loop: Loop, seconds: float, client: Connection) -> None:
-    """Let the time pass after which it is to be closed."""
+    """Let the time pass after which it must be closed."""
     loop.pass_time(seconds - 0.01)
     assert not client.closed, "too early"
     loop.pass_time(0.01 + LATE)
@@ -107,7 +106,7 @@ def test_a_step_that_waits_has_no_deadline(loop: Loop) -> None:
 
 @pytest.mark.proves("6", "the time for a…")
 def test_a_client_that_reads_nothing_of_its_answer_is_closed(loop: Loop) -> None:
-    """A client that reads some of it has more time."""
+    """A client that reads some of it gets more time."""
     served = Service(loop, LONG, send_timeout=3.0)
     none, some = served.client(READ, room=10), served.client(READ, room=10)
     loop.pass_time(2.9)
@@ -125,12 +124,12 @@ def test_a_client_that_reads_nothing_of_its_answer_is_closed(loop: Loop) -> None
 
 
 def all_clients_are_served_after_the_server_stood_still(loop: Loop) -> bool:
-    """A server is stopped (a paused container, Ctrl-Z) while its clients go on."""
+    """A server is paused (with its container, or by Ctrl-Z) while its clients continue."""
     served = Service(loop, LONG, receive_timeout=3.0, send_timeout=3.0)
     idle, half, reader = served.client(READ), served.client(HALF), served.client(READ, room=10)
     asked_before = len(statuses(idle))
     loop.now += 3600
-    # Timers run first; what has arrived meanwhile is read after them.
+    # Timers run first; data that has arrived meanwhile is read after them.
     loop.settle()
     for client, rest in (idle, STEP), (half, b"\r\n"):
         client.send(rest)
@@ -220,7 +219,7 @@ def test_a_stop_closes_idle_connections_and_incomplete_requests(loop: Loop) -> N
     loop.settle()
     assert [each.lost for each in idle] == [True] * 7
     assert [each.lost for each in (quick, slow, none)] == [False] * 3
-    # At these paces one has all of it in 5 s, and the other in 20 s.
+    # At these paces one has everything in 5 s, and the other in 20 s.
     for _ in range(10):
         quick.take(65_000)
         slow.take(16_000)
@@ -350,7 +349,7 @@ def test_a_stop_answers_the_steps_that_wait_for_their_503(loop: Loop) -> None:
 
 
 def wait_in_vain(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
-    """Clients that wait for numbers that never come, while the server stops."""
+    """Clients that wait for numbers that are never computed, while the server stops."""
     served = Service(loop, stop_timeout=10.0)
     begun: list[int] = []
 

@@ -1,7 +1,6 @@
-"""Which connection is evicted, and the bounds on what all of them hold together.
+"""Which connection is evicted, and the common bounds of all connections.
 
-``test_deadlines`` has when a connection is closed for its own sake, ``test_any_order`` events in
-any order.
+``test_deadlines`` covers the deadlines of one connection, ``test_any_order`` events in any order.
 """
 
 import itertools
@@ -84,7 +83,7 @@ KINDS: Final[dict[str, tuple[bytes, int | None]]] = {
     "arriving": (HALF, None),
     "slow": (READ, 10),
 }
-"""The bytes that a client sends, and how many it reads; of two, the one listed first is evicted."""
+"""The bytes that a client sends, and how many it reads; of two, the first listed is evicted."""
 
 
 @pytest.mark.proves("6", "connections")
@@ -181,7 +180,7 @@ def test_slow_readers_that_were_never_evicted_would_shut_all_out(
     "the newest are evicted last",
 )
 def test_clients_that_leave_before_their_eviction_shut_no_newcomer_out(loop: Loop) -> None:
-    """Each client leaves before the patience is over, and reconnects."""
+    """Each client leaves before its eviction, and reconnects."""
     served = full(loop)
     unread = [served.client(READ, room=10) for _ in range(2)]
     loop.pass_time(GRACE_SECONDS)
@@ -240,7 +239,7 @@ def test_the_pace_of_a_client_is_measured_from_its_answer(loop: Loop) -> None:
     assert not any(each.lost for each in early)
 
 
-# Bounds on all together
+# Common bounds
 
 
 @pytest.mark.proves("6", "waiting steps")
@@ -319,7 +318,7 @@ def test_the_bounds_on_parts_and_piped_bytes_fit_the_memory() -> None:
 def test_past_the_bound_on_parts_the_oldest_are_evicted(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The parts are those of requests that are not whole."""
+    """Only incomplete requests count."""
     monkeypatch.setattr(hub, "MAX_PARTS", 3 * len(HALF))
     served = Service(loop)
     idle = served.client(READ)
@@ -328,7 +327,7 @@ def test_past_the_bound_on_parts_the_oldest_are_evicted(
     fourth = served.client(b"G")
     assert [each.lost for each in (idle, *halves, fourth)] == [False, True, False, False, False]
     assert served.hub.parts == 2 * len(HALF) + 1
-    # A request that is completed no longer counts; one that arrives whole never did.
+    # A completed request no longer counts; one that arrives at once never did.
     halves[1].send(b"\r\n")
     loop.settle()
     assert statuses(halves[1]) == [200]

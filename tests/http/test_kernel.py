@@ -1,4 +1,4 @@
-"""The share of the budget that the kernel has for a connection: it grows, shrinks, and is ended."""
+"""A connection's share of the budget for bytes in the kernel: it grows, shrinks, and ends."""
 
 import asyncio
 import fcntl
@@ -169,7 +169,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def test_a_client_that_still_reads_its_answer_is_not_idle(loop: Loop, held: dict[str, int]) -> None:
-    """It has time as long as it reads something in each ``FIB_SEND_TIMEOUT``."""
+    """It is not late as long as it reads something within each ``FIB_SEND_TIMEOUT``."""
     served = Service(loop, send_timeout=3.0)
     client = served.client(READ)
     for held["bytes"] in range(30_000, 10_000, -2_000):
@@ -193,7 +193,7 @@ def test_an_idle_connection_is_closed_when_the_kernel_holds_nothing(
 
 
 def test_a_last_answer_is_waited_for_until_it_is_received(loop: Loop, held: dict[str, int]) -> None:
-    """The sending half is closed at once."""
+    """The sending side is closed at once."""
     served = Service(loop, send_timeout=3.0)
     held["bytes"] = 10_000
     ended, stays = (

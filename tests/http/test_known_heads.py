@@ -29,7 +29,7 @@ HOST: Header = (b"host", b"x")
 
 
 class Server:
-    """The heads of one, and how requests are read."""
+    """The known heads, and a parser that uses them."""
 
     def __init__(self, *hosts: str) -> None:
         self.answered: dict[str, list[int]] = defaultdict(lambda: [0] * 600)
@@ -105,7 +105,7 @@ def test_past_the_bound_on_known_heads_the_oldest_is_dropped(
     assert list(server.heads.known) == [b"2", b"3", b"4"]
 
 
-# Heads that are cached but for the value of a field
+# Heads that are cached except for the value of a field
 
 LINES: Final = (
     *(b"Idempotency-Key: ", b"idempotency-key: ", b"IDEMPOTENCY-KEY: ", b"Idempotency-Key:"),
@@ -205,7 +205,7 @@ def test_a_head_with_a_varying_value_is_known_at_its_third_appearance(line: byte
     server = Server()
     reader = Parser(server.heads)
     shape = b"POST /next HTTP/1.1\r\nHost: x\r\n" + line + b"%b\r\nX: y\r\n\r\n"
-    # None is in the place of the template, where it would be taken for seen no more.
+    # None is in the slot of the template, where it would no longer count as seen.
     place = hash(tuple(shape.split(b"%b"))) % MAX_SEEN
     values = [b'"%d:0123456789abcdef"' % number for number in range(99)]
     apart = (each for each in values if hash(shape % each) % MAX_SEEN != place)

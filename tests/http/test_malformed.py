@@ -1,7 +1,7 @@
 """Malformed, partial or ambiguous HTTP is rejected, and nothing steps.
 
-A corpus of the shapes that have fooled servers and proxies, each of them about ``/next``.
-``test_protocol`` has a fuzzer that makes more of them.
+A corpus of shapes that have fooled servers and proxies, all for ``/next``. ``test_protocol`` has a
+fuzzer that generates more.
 """
 
 from typing import Final

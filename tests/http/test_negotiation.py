@@ -24,7 +24,7 @@ TAGS = st.lists(st.tuples(st.booleans(), st.integers(0, 99).map(str) | TAG), min
 
 
 def preferred(lines: list[str]) -> Representation:
-    """The representation for a field ``Accept`` of these lines."""
+    """The representation for ``Accept`` with these lines."""
     return negotiation.preferred(list_of(lines))
 
 
@@ -34,7 +34,7 @@ def test_etags_are_parsed_whatever_their_spaces_and_lines(
 ) -> None:
     values = [""]
     for weak, tag in tags:
-        # Empty elements are allowed, and a list may go on in another line of the same field.
+        # Empty elements are allowed, and a list may continue in another line of the same field.
         if values[-1]:
             separator = data.draw(SPACE) + "," + data.draw(SPACE)
             if data.draw(st.booleans()):

@@ -1,4 +1,4 @@
-"""Steps by pages of other origins, and for foreign hosts, in both implementations."""
+"""Steps for pages of other origins, and for foreign hosts, in both implementations."""
 
 import json
 from pathlib import Path
@@ -27,9 +27,9 @@ closed = by_each_implementation(7, FIB_ALLOWED_HOSTS="")
 open_ = by_each_implementation(
     7, FIB_ALLOWED_ORIGINS=f"{FRIEND},http://x.test", FIB_ALLOWED_HOSTS="fib.test"
 )
-"""A server that allows two origins and answers for one name."""
+"""A server that allows two origins and one host name."""
 
-# Steps by other origins
+# Steps for other origins
 
 
 @pytest.mark.proves("pairs", "a page of another origin")
@@ -78,7 +78,7 @@ def test_a_step_for_a_page_of_another_origin_is_403(
 def test_a_step_for_a_program_or_the_own_page_is_made(
     closed: Client, method: str, fields: dict[str, str]
 ) -> None:
-    """So is one from the address bar."""
+    """As from the address bar."""
     index = closed.index
     sent = {
         name: value.format(host=closed.host, port=closed.port) for name, value in fields.items()
@@ -272,7 +272,7 @@ def test_each_allowed_host_is_answered(open_: Client) -> None:
 @pytest.mark.proves("pairs", "a page whose host…")
 @every("method", ["GET", "POST"])
 def test_a_step_for_a_rebound_name_is_421(closed: Client, method: str) -> None:
-    """To a browser such a page is of our origin, so that nothing else marks its request."""
+    """To a browser such a page has the same origin, so nothing else marks its request."""
     rebound = {"Host": f"evil.test:{closed.port}", "Sec-Fetch-Site": "same-origin"}
     index = closed.index
     for fields in (rebound, {**rebound, "Origin": f"http://evil.test:{closed.port}"}):
@@ -290,7 +290,7 @@ def test_off_the_loopback_any_host_is_answered_with_a_warning_in_the_log(
     tmp_path: Path,
     implementation: str,
 ) -> None:
-    """Also the control: where any name is answered, a page with a rebound name steps."""
+    """Also the control: if any name is answered, a page with a rebound name steps."""
     settings = {"FIB_HOST": "0.0.0.0", "FIB_ALLOWED_HOSTS": ""}
     with serving(tmp_path, 7, implementation, **settings) as client:
         rebound = {"Host": "evil.test", "Sec-Fetch-Site": "same-origin"}

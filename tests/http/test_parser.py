@@ -47,7 +47,7 @@ def test_a_request_is_found_however_it_is_split(parser: Parser, data: bytes) -> 
             if at + size < len(data):
                 assert parser.feed(piece) == len(piece)
             else:
-                # Bytes piped behind it are left alone.
+                # Bytes pipelined behind it are left alone.
                 assert parser.feed(b"before" + piece + STEP + b"\r\n", 6) == 6 + len(piece)
         assert parser.whole
         assert parser.raw == data[: data.index(b"\r\n\r\n") + 4]
@@ -75,7 +75,7 @@ def test_a_request_is_found_however_it_is_split(parser: Parser, data: bytes) -> 
     ],
 )
 def test_parsing_at_once_equals_feeding_in_pieces(parser: Parser, data: bytes) -> None:
-    """It reads exactly one request, or leaves the parser untouched."""
+    """It parses exactly one request, or leaves the parser untouched."""
     fed = Parser(HEADS)
     end = fed.feed(data)
     head = parser.request(data)
@@ -150,7 +150,7 @@ def test_bytes_that_are_not_a_request_raise_the_reason(
 
 
 def test_an_internal_error_is_not_blamed_on_the_client() -> None:
-    """It is raised as it is: what the client sent is not taken for malformed."""
+    """It is raised unchanged: the request does not count as malformed."""
 
     class Mistaken(Heads):
         def read(self, *_: object) -> NoReturn:
@@ -211,7 +211,7 @@ def test_a_kept_body_is_bounded_to_the_byte(parser: Parser) -> None:
 
 
 def test_the_framing_of_a_body_has_a_bound_that_grows_with_it(parser: Parser) -> None:
-    # Eight bytes around each byte are always well; of a ninth there may be 16,384.
+    # Eight bytes of framing per byte are always fine; a ninth is allowed 16,384 times.
     parser.feed(STEP + CHUNKED + b"1;ab\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
     assert parser.whole
     parser.begin()

@@ -36,7 +36,7 @@ def test_any_number_of_pipelined_requests_is_answered(loop: Loop) -> None:
 
 
 def step_again_and_again(loop: Loop, times: int) -> set[int]:
-    """The statuses of as many steps, piped by one client, where two numbers fit the bound."""
+    """The statuses of this many steps, pipelined by one client, when two numbers fit the bound."""
     served = Service(loop, 40_000, max_answer_bytes=20_000)
     client = served.client()
     for _ in range(times // 8):
@@ -73,7 +73,7 @@ def test_pipelining_would_be_shed_if_sent_answers_counted(
 def test_endless_pipelined_steps_do_not_fill_memory(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that kept an object of each step would have 2,000 more."""
+    """A server that kept an object per step would have 2,000 more."""
     served = Service(loop, integers="uint64")
     monkeypatch.setattr(served.store.kept, "add", lambda *_: None)
     client = served.client()
@@ -103,7 +103,7 @@ def test_while_requests_wait_for_their_turn_none_are_read(loop: Loop) -> None:
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The bytes that are parsed, because their head was not cached."""
+    """The bytes that are parsed because their head was not cached."""
     parsed: list[bytes] = []
 
     class Counted(Parser):
@@ -157,7 +157,7 @@ def test_an_unexpected_error_is_500_and_closes_its_connection(
     served = Service(loop)
     known = served.client(READ, READ, READ)
     monkeypatch.setattr(served.service.admission, "admit_answer", fail)
-    # An answer is cached until the sequence moves on.
+    # An answer is cached until the next step.
     served.client(STEP)
     loop.settle()
     known.send(READ)
@@ -266,7 +266,7 @@ def test_after_a_rejection_pipelined_requests_are_read_to_their_end(
 
 
 def test_an_empty_line_before_a_known_head_is_skipped(loop: Loop) -> None:
-    """RFC 9112, 2.2. One is known by its bytes, the other by its request line."""
+    """RFC 9112, 2.2. One is recognized by its bytes, the other by its request line."""
     served = Service(loop)
     assert statuses(served.client(READ, READ, READ)) == [200] * 3
     other = READ.replace(b"\r\n\r\n", b"\r\nX-Request-Id: %d\r\n\r\n")
@@ -280,7 +280,7 @@ def test_an_empty_line_before_a_known_head_is_skipped(loop: Loop) -> None:
 
 @pytest.mark.parametrize("asked", [HALF, READ, STEP, READ.replace(b"1.1", b"1.0")])
 def test_nothing_is_kept_of_a_client_that_left(loop: Loop, asked: bytes) -> None:
-    """At once, and not only at a garbage collection."""
+    """At once, not only by garbage collection."""
 
     def left() -> int:
         return sum(isinstance(each, (Parser, Protocol)) for each in gc.get_objects())
@@ -295,7 +295,7 @@ def test_nothing_is_kept_of_a_client_that_left(loop: Loop, asked: bytes) -> None
             client.reset()
         loop.settle()
         for client in clients:
-            # As the event loop's transports do it.
+            # Like the event loop's transports.
             del client.protocol
         assert left() == before
     finally:

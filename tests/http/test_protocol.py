@@ -1,7 +1,7 @@
 """The protocol answers as the plain application does: the same bytes go to both.
 
-The plain application is Starlette's under uvicorn's own protocol. Where HTTP wants what that does
-not do, the difference has a name: see ``tests.support.differences``.
+The plain application is the Starlette one under uvicorn's own protocol. Where HTTP requires
+something else, the difference has a name: see ``tests.support.differences``.
 """
 
 from collections import defaultdict

@@ -60,13 +60,13 @@ def test_the_names_of_differences_are_unique() -> None:
 
 
 class Credulous(Parser):
-    """It takes an offer of an upgrade for the end of the request, as httptools does."""
+    """It takes an offered upgrade for the end of the request, as httptools does."""
 
     def _decline_upgrade(self) -> None: ...
 
 
 class Merging(Parser):
-    """Trailers count as fields of the head do."""
+    """Trailers count like fields of the head."""
 
     def __init__(self, heads: Heads) -> None:
         self.heads = heads
@@ -111,7 +111,7 @@ def test_trailers_taken_for_headers_would_change_the_request(
     assert outline(loop, difference("trailers")) == "412; 0 steps; open"
 
 
-# Those of form, which nothing that is sent tells.
+# Differences of form, which no sent bytes show.
 
 
 # Bounds, to the byte.
@@ -124,7 +124,7 @@ def outline(loop: Loop, data: bytes) -> str:
 def test_requests_pipelined_past_the_bound_are_not_answered(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor is anything behind them."""
+    """Nor is anything after them."""
     monkeypatch.setattr("web.http.hub.MAX_KEPT", 10)
     monkeypatch.setattr("web.http.hub.ALWAYS_KEPT", 10)
     read = request("GET /current")
@@ -161,7 +161,7 @@ def test_100_continue_is_sent_once_and_in_order(loop: Loop) -> None:
 @pytest.mark.proves("pairs", "an offered upgrade", "the wait for 100 (Continue)")
 @pytest.mark.parametrize("offer", [(), UPGRADE], ids=["none", "upgrade"])
 def test_100_is_sent_only_in_http_1_1(loop: Loop, offer: tuple[str, ...]) -> None:
-    """An offer of an upgrade changes nothing."""
+    """An offered upgrade changes nothing."""
     waits = ("Content-Length: 5", "Expect: 100-continue")
     newer, older = (
         request(f"POST /next HTTP/{version}", *offer, *waits) for version in ("1.1", "1.0")
@@ -170,7 +170,7 @@ def test_100_is_sent_only_in_http_1_1(loop: Loop, offer: tuple[str, ...]) -> Non
     assert statuses_after(loop, older, b"12345") == ["nothing", "200"]
 
 
-# An offer of another protocol, and all that may stand beside it
+# Offers of another protocol, in every combination
 
 
 def upgrade(*fields: str, body: bytes = b"", line: str = "POST /next", host: str = HOST) -> bytes:

@@ -1,6 +1,6 @@
 """A turn of the event loop is bounded in time, over all connections together.
 
-The clock that bounds a turn is the test's own: it stands, or no turn has time for more.
+The clock that bounds a turn is simulated: it stands still, or leaves no turn time for more.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from web.service import Service as Offered
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No turn has time for more than it has begun with."""
+    """No turn has time for more than its first request."""
     monkeypatch.setattr(turns, "UNTIMED", 1)
     monkeypatch.setattr(turns, "TURN_SECONDS", -1.0)
 
 
 def crowd(served: Service, count: int, data: bytes) -> list[Connection]:
-    """This many clients have sent ``data``, all delivered in one turn of the loop."""
+    """This many clients, whose ``data`` is delivered in one turn of the loop."""
     clients = [served.connect() for _ in range(count)]
     for each in clients:
         each.protocol.data_received(data)
@@ -49,7 +49,7 @@ def test_requests_past_the_time_of_a_turn_wait_for_the_next(loop: Loop) -> None:
     while sum(answered[-1:]) < 20:
         turn(loop)
         answered.append(sum(statuses(each) == [200] for each in clients))
-        # In the order in which they have asked.
+        # In the order of their requests.
         answered_at = [bool(each.sent) for each in clients]
         assert answered_at == sorted(bool(e.sent) for e in clients)[::-1]
     assert len(answered) >= 10
@@ -102,7 +102,7 @@ def test_an_error_closes_its_connection_and_the_others_continue(
 @pytest.mark.parametrize("last", [READ, STEP], ids=["answered at once", "answered later"])
 def test_a_deferred_connection_is_read_from_again(loop: Loop, last: bytes) -> None:
     served = Service(loop)
-    # The last turn has one request alone; the bytes that wait before it stop the reading.
+    # The last turn has only one request; the bytes waiting before it stop the reading.
     piped = READ * AT_ONCE * 10
     assert len(piped) > hub.ALWAYS_KEPT + len(READ) * AT_ONCE
     client = served.client(READ, READ, piped + last)
@@ -112,11 +112,11 @@ def test_a_deferred_connection_is_read_from_again(loop: Loop, last: bytes) -> No
     assert len(statuses(client)) == 2 + AT_ONCE * 10 + 2
 
 
-# While one waits for its turn
+# Deferred requests
 
 
 def waits(loop: Loop, data: bytes) -> tuple[Service, Connection]:
-    """A client that waits for its turn, behind the requests of others."""
+    """A client whose request is deferred, behind those of others."""
     served = Service(loop)
     _, client = crowd(served, 2, READ)[0], served.connect()
     for _ in range(3):
@@ -266,7 +266,7 @@ def test_the_turns_of_a_flood_count_even_if_no_timer_runs(loop: Loop) -> None:
 def test_one_request_is_not_a_turn_however_long_it_takes(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control of the test before: an endless loop is to be found."""
+    """The control of the test before: an endless loop must be noticed."""
     served = Service(loop)
     made = []
     served.hub.turns.made = lambda: made.append("a turn")

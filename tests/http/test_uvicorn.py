@@ -1,7 +1,7 @@
 """The parts of uvicorn that are used beyond its documented interface.
 
-Its minor version is pinned. To raise it is to change ``pyproject.toml``, run ``make lock``, and see
-what these tests say: each names what has moved, and where it is used.
+Its minor version is pinned. To raise it, change ``pyproject.toml``, run ``make lock``, and run
+these tests: each names what has changed, and where it is used.
 """
 
 import ast

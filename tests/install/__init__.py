@@ -1,1 +1,1 @@
-"""Built and installed as by anybody: ``make test-install``."""
+"""Building and installing as users do: ``make test-install``."""

@@ -1,7 +1,4 @@
-"""Fixtures for the tests of built packages, which run only when asked for: they take minutes.
-
-INSTALL=1 asks for those of wheel and sdist, PACKAGE=FILE for those of that Debian package.
-"""
+"""Fixtures for the tests of built packages, which take minutes and run only on demand."""
 
 import os
 import shutil
@@ -23,7 +20,7 @@ if not PACKAGE.is_file():
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkout as git has it, with nothing that was built in it."""
+    """The checkout as in git, without build products."""
     folder = tmp_path_factory.mktemp("source")
     listing = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
     listed = run(requires.program("git"), *listing, cwd=ROOT)
@@ -36,7 +33,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the sdist, and of the wheel that is built from that."""
+    """The folder of the sdist, and of the wheel built from it."""
     folder = tmp_path_factory.mktemp("built")
     run(sys.executable, "-m", "build", "--outdir", folder, source, cwd=folder)
     return folder

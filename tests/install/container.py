@@ -1,4 +1,4 @@
-"""A Debian that boots, with systemd and a network of its own, in a folder: systemd-nspawn."""
+"""A booted Debian in a folder, with systemd and its own network: systemd-nspawn."""
 
 import os
 import subprocess
@@ -16,11 +16,11 @@ HOST, ADDRESS = "169.254.87.1", "169.254.87.2"
 """The addresses of the two ends of the virtual cable to the container."""
 
 COMMAND_SECONDS: Final = 150.0
-"""Time limit of any command in the container."""
+"""Time limit of each command in the container."""
 
 
 def made_tree() -> Path:
-    """The files of the Debian, in a tar that is made once: it takes a minute."""
+    """The files of the Debian, in a tar file that is created once, in a minute."""
     tree = ROOT / "build" / f"debian-{PACKAGES.replace(',', '-')}.tar"
     if not tree.exists():
         requires.program("mmdebstrap")
@@ -34,11 +34,7 @@ def made_tree() -> Path:
 
 
 class Container:
-    """It, from ``boot`` (or ``__enter__``) on.
-
-    Args:
-        folder: where its files are to be.
-    """
+    """The container, from ``boot`` (or ``__enter__``) on. Args: folder: of its files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -50,7 +46,7 @@ class Container:
             check=True,
             timeout=COMMAND_SECONDS,
         )
-        # A sync of each file would take longer than all else.
+        # A sync of each file would take longer than everything else.
         (folder / "etc/dpkg/dpkg.cfg.d/fast").write_text("force-unsafe-io\n")
 
     def __enter__(self) -> Self:
@@ -83,7 +79,7 @@ class Container:
         self.run(f"ip addr add {ADDRESS}/30 dev host0 && ip link set host0 up")
 
     def power_off(self) -> None:
-        """Have it stop all that it runs; return when it has ended."""
+        """Shut it down; return when it has ended."""
         assert self._process is not None
         self._process.terminate()
         try:

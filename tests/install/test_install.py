@@ -1,6 +1,6 @@
-"""The wheel needs nothing else: installed into an empty virtual environment, it serves.
+"""The wheel is complete: installed into an empty virtual environment, it serves.
 
-The packages that it depends on are installed as anybody would, from where pip is told to.
+Its dependencies are installed as usual, from the index that pip is configured for.
 """
 
 import json
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.processes
 
 @pytest.fixture(scope="module")
 def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an empty virtual environment in which the wheel was installed."""
+    """The programs of a virtual environment that contains only the wheel."""
     folder = tmp_path_factory.mktemp("empty")
     run(sys.executable, "-m", "venv", folder, cwd=folder)
     (wheel,) = built.glob("*.whl")
@@ -99,7 +99,7 @@ def test_an_installed_wheel_serves_and_its_commands_work(
 
 
 def without(name: str, folder: Path) -> dict[str, str]:
-    """An environment whose path has all programs but the compilers."""
+    """An environment whose path has all programs except the compilers."""
     folder.mkdir()
     for each in os.environ["PATH"].split(":"):
         for program in Path(each).iterdir() if Path(each).is_dir() else ():

@@ -1,4 +1,4 @@
-"""The Debian package in a Debian that boots; in this order, each goes on where the last was."""
+"""The Debian package in a booted Debian: each test continues where the last ended."""
 
 import shutil
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ STEPS: Final = 100
 NEXT: Final = "9.8"
 """The release after this one."""
 AFTER: Final = "9.9"
-"""The one after that, whose supervision differs."""
+"""The one after that, with another supervisord configuration."""
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +54,14 @@ def is_healthy() -> bool:
 
 
 def pids(machine: Container) -> list[int]:
-    """supervisord's process id, and those of all that it runs."""
+    """The process ids of supervisord and of everything that it runs."""
     main = machine.run("systemctl show --property=MainPID --value fibcore").strip()
     return [int(main), *map(int, machine.run(f"pgrep --parent {main}").split())]
 
 
 @contextmanager
 def loaded() -> Iterator[Load]:
-    """Step and read in the background; nobody else steps, and every answer must be right."""
+    """Step and read in the background; nothing else steps, and every answer must be right."""
     first = CLIENT.index
     with Load([(ADDRESS, PORT)], clients=16, rate=200) as load:
         load.wait_for_steps(STEPS)
@@ -123,7 +123,7 @@ def test_a_restart_with_an_invalid_setting_fails_with_the_reason(
     machine.run("journalctl --rotate && journalctl --vacuum-time=1us")
     assert "Job for fibcore.service failed" in machine.fails("systemctl restart fibcore")
     assert reason in machine.fails("systemctl status --no-pager fibcore")
-    # Longer than the time after which it would be started again.
+    # Longer than the time after which it would be restarted.
     machine.run("sleep 2")
     journal = machine.run("journalctl --unit fibcore --no-pager --output cat")
     assert sum(line.startswith("fibcore: ") for line in journal.splitlines()) == 1
@@ -145,7 +145,7 @@ def test_it_serves_after_a_boot_with_the_new_settings(machine: Container) -> Non
 def test_another_release_takes_over_under_load(machine: Container, package: str) -> None:
     """No connection is refused, no answer is an error, and each step that was made was answered.
 
-    A connection that is kept open and idle is closed: who sends at that moment asks again.
+    Idle connections are closed: a client that sends at that moment retries.
     """
     before, first = pids(machine), CLIENT.index
     with loaded() as load:
@@ -168,7 +168,7 @@ def test_another_release_takes_over_under_load(machine: Container, package: str)
     "step is lost",
 )
 def test_a_release_with_another_supervisor_restarts_everything(machine: Container) -> None:
-    """Clients are refused for a moment, and no step that was answered is lost."""
+    """Connections are refused for a moment, and no acknowledged step is lost."""
     before = pids(machine)
     with loaded() as load:
         assert "restarting all of it" in machine.run(f"{APT} install /srv/{AFTER}.deb")

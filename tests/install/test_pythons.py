@@ -1,4 +1,4 @@
-"""The wheel on every Python that is promised and that this machine has, in an empty environment."""
+"""The wheel on every supported Python of this machine, in an empty environment."""
 
 import re
 import signal
@@ -22,14 +22,14 @@ OLDEST: Final = (3, 11)
 
 
 def pythons() -> dict[str, Path]:
-    """The supported versions, on the path or pyenv's, each with its program."""
+    """The supported versions, on the path or from pyenv, each with its program."""
     folders = [*map(Path, OTHERS["PATH"].split(":")), *Path.home().glob(".pyenv/versions/*/bin")]
     found: dict[str, Path] = {}
     for folder in folders:
         for program in folder.glob("python3.*"):
             if (version := re.fullmatch(r"python3\.(\d+)", program.name)) is None:
                 continue
-            # One of pyenv's names need not have a version behind it.
+            # A program of pyenv may have no version behind it.
             works = subprocess.run([program, "-c", "import ensurepip, venv"], capture_output=True)
             if (3, int(version[1])) >= OLDEST and works.returncode == 0:
                 found.setdefault(program.name, program)

@@ -180,13 +180,13 @@ class Session:
 
     @property
     def left(self) -> int:
-        """How many mutants remain to be tried."""
+        """The number of mutants that remain to be tried."""
         done = {job for job, _ in self._database.results}
         return sum(item.job_id not in done for item in self._chosen)
 
     @property
     def _chosen(self) -> list[WorkItem]:
-        """The mutants to try; chosen by their place, so that each run has the same."""
+        """The mutants to try, chosen by their position, so that each run has the same ones."""
         return [
             item
             for item in self._database.work_items
@@ -195,7 +195,7 @@ class Session:
 
     @property
     def equivalent(self) -> int:
-        """How many mutants are marked as equivalent."""
+        """The number of mutants marked as equivalent."""
         return sum(map(self._is_equivalent, self._database.work_items))
 
     @property

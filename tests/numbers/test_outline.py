@@ -1,4 +1,4 @@
-"""A number's outline and its digits, against the number itself."""
+"""A number's outline and its digits, compared with the number itself."""
 
 import resource
 

@@ -1,4 +1,4 @@
-"""The queue of the numbers that are computed: in turn, shared, kept, and bounded."""
+"""The queue of numbers: computed in order, shared, kept, and bounded."""
 
 import asyncio
 from collections.abc import Callable
@@ -92,7 +92,7 @@ async def test_past_its_bound_the_queue_accepts_no_other_number(held: Callable[.
 async def test_a_short_number_overtakes_long_ones_of_the_same_client(
     held: Callable[..., Held],
 ) -> None:
-    """Those that have waited long are not passed."""
+    """Numbers that have waited long are not overtaken."""
     it = held()
     now = asyncio.get_running_loop().time()
     it.find(10 * LONG)
@@ -115,7 +115,7 @@ async def test_each_client_gets_an_equal_share_of_digits(held: Callable[..., Hel
     for number in range(4):
         it.find(5 * LONG + number, "other")
     it.find(3 * LONG, "third")
-    # The greedy one has had its first; then the two others go on until they have had as much.
+    # The greedy client has had its first number; then the two others get as much.
     order = await it.finish()
     assert order[0] == 10 * LONG
     assert order.index(3 * LONG) < 4
@@ -128,7 +128,7 @@ async def test_each_client_gets_an_equal_share_of_digits(held: Callable[..., Hel
 async def test_a_client_that_fills_the_queue_is_shed_before_others(
     held: Callable[..., Held],
 ) -> None:
-    """Its longest number is shed, but not the one under way."""
+    """Its longest number is shed, except the one under way."""
     it = held()
     it.find(9 * LONG, "greedy")
     await until_idle()
@@ -164,7 +164,7 @@ async def test_waiting_requests_are_bounded_and_the_last_is_shed(
     for _ in range(3):
         it.find(LONG, "few")
     await until_idle()
-    # Also clients that wait for the number under way, which is computed nevertheless.
+    # Even clients that wait for the number under way, which is still computed.
     assert it.shed == [LONG] * 3
     assert await it.finish() == [LONG]
     assert len(it.found) == 13
@@ -201,7 +201,8 @@ async def test_a_client_that_waits_in_vain_gets_503_and_finds_the_number_later(
 ) -> None:
     it = held()
     with monkeypatch.context() as patched:
-        # Timers come after all that could run before them, such as the first number's begin.
+        # Timers come after everything that could run before them, such as the start of the first
+        # number.
         patched.setattr(queue, "WAIT_SECONDS", 0.0)
         for index in (LONG, LONG + 1, LONG):
             it.find(index)
@@ -281,7 +282,7 @@ async def test_the_last_numbers_are_kept_up_to_a_bound_in_bytes(held: Callable[.
     fit = MAX_KEPT // most_digits(LONG)
     for number in range(fit + 1):
         if number == fit:
-            it.find(LONG)  # It is asked for again, and the next oldest goes.
+            it.find(LONG)  # It is requested again, and the next oldest is dropped.
         it.go_on.put_nowait(None)
         it.find(LONG + number)
         await it.wait_for(number + 1 + (number == fit))

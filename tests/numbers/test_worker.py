@@ -109,7 +109,7 @@ def test_a_stop_waits_for_the_numbers_that_clients_wait_for(served: ServerProces
         until(lambda: queued(client) == 2, "it is asked for both")
         served.signal(signal.SIGTERM)
         served.log.expect("Shutting down")
-        served.signal(signal.SIGTERM)  # To say it again changes nothing.
+        served.signal(signal.SIGTERM)  # Repeating it changes nothing.
         os.kill(worker_pid, signal.SIGCONT)
         for number, connection in enumerate(asking):
             digits = digits_of(30_001 + number // 2).decode()
@@ -153,7 +153,7 @@ async def test_an_idle_worker_is_ended(
 
 
 async def stopped(monkeypatch: pytest.MonkeyPatch) -> Held:
-    """A queue whose process is stopped, and has been asked for a number."""
+    """A queue whose process is stopped while it computes a number."""
     monkeypatch.setattr(worker_process, "CHECK_SECONDS", 0.01)
     it = Held(monkeypatch, works=False)
     it.find(SHORT + 1)

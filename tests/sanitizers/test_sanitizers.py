@@ -1,9 +1,8 @@
 """The core is clean under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
 
-It is so in two forms: the extension, with its own tests, and its additions and transitions in C
-(core.c). What each of them would find is planted once, and must be found.
-
-Leaks are not looked for: CPython does not give all its memory back at the end.
+Two forms are tested: the extension, with its own tests, and its additions and transitions in C
+(core.c). A defect for each sanitizer is planted, and must be found. Leaks are not checked: CPython
+does not free all of its memory at the end.
 """
 
 import os
@@ -59,7 +58,7 @@ def run(folder: Path, *command: str | Path, **environment: str) -> Found:
         timeout=300,
         check=False,
     )
-    # UndefinedBehaviorSanitizer beside another one does not use its file.
+    # UndefinedBehaviorSanitizer ignores its file when it is combined with another one.
     reports = [path.read_text() for path in folder.glob("report.*")]
     return Found(done.returncode, "".join([*reports, done.stderr]))
 
@@ -114,13 +113,13 @@ def test_a_defect_planted_in_c_is_found(
 
 
 def run_extension(sanitizer: str, folder: Path, tests: str, planted: str = "") -> Found:
-    """Build the extension apart from the usual one and run its tests with it.
+    """Build the extension separately and run its tests with it.
 
     Args:
         sanitizer: for the compiler.
-        folder: for all that is made.
-        tests: which of tests/core/test_sequence.py, for pytest's ``-k``.
-        planted: a statement that the addition begins with.
+        folder: for all created files.
+        tests: of tests/core/test_sequence.py, for pytest's ``-k``.
+        planted: a statement at the start of the addition.
     """
     header = CORE.joinpath("_digits.h").read_text()
     addition = "const unsigned char *b, ptrdiff_t b_size) {\n#if"
@@ -160,7 +159,7 @@ def run_extension(sanitizer: str, folder: Path, tests: str, planted: str = "") -
             ROOT / "tests" / "core" / "test_sequence.py",
         ),
         LD_PRELOAD=preload,
-        # Each object is an allocation of its own, as a sanitizer does not know Python's allocator.
+        # Each object is a separate allocation, as a sanitizer does not know Python's allocator.
         PYTHONMALLOC="malloc",
         PYTHONPATH=str(folder),
         HYPOTHESIS_PROFILE="traced",

@@ -1,4 +1,4 @@
-"""The life of a server: it ends by one call, whatever happens, with a status that says why."""
+"""The life of a server: it exits through one call, with a status that tells why."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A missing right, at the start too: the server logs it, waits, and recovers automatically."""
+"""A missing permission, even at the start: the server logs it, waits, and recovers."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.processes
 
 LIMITED: Final = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
-"""Begins a command of root that is subject to file permissions, as any other user is."""
+"""A prefix for commands of root that makes file permissions apply to them."""
 
 Start: TypeAlias = Callable[..., ServerProcess]
 
@@ -52,7 +52,7 @@ def health_of(server: ServerProcess) -> Answer:
 
 @pytest.mark.proves("4", "unreadable, not writable")
 def test_a_permission_missing_at_the_start_is_waited_for(folder: Path, start: Start) -> None:
-    """tests/stores has the rights to each file; this is that to their folder."""
+    """tests/stores covers permissions of each file; this is about their folder."""
     folder.chmod(0)
     with start("server") as server:
         server.log.expect("This user may not use ")
@@ -92,7 +92,7 @@ def test_a_standby_without_a_permission_answers_only_if_nobody_serves(
 def test_of_two_servers_without_a_permission_one_serves_and_one_restarts(
     folder: Path, start: Start
 ) -> None:
-    """The other ends with a status with which supervisord starts it again, as the standby."""
+    """The other exits with a status on which supervisord restarts it, as the standby."""
     folder.chmod(0)
     with start("one") as one, start("two") as two:
         for each in (one, two):

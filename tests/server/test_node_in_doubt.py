@@ -1,4 +1,4 @@
-"""A node whose batch is committed in the engine, and whose reply is lost: what it answers."""
+"""The answers of a node whose batch is committed in the engine, but whose reply is lost."""
 
 import json
 import signal
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.processes
 
 
 class Node:
-    """A server whose second step is committed, while it can't find out whether it is."""
+    """A server whose second step is committed, but that can't find that out."""
 
     def __init__(self, redis: Redis, logs: Path, stack: ExitStack) -> None:
         self._redis = redis
@@ -38,8 +38,8 @@ class Node:
         assert self.index == 2
 
     def lose_a_reply(self) -> None:
-        """Send a step that is committed, and of which the node can't find out."""
-        # Its connection stays, and it gets no other one.
+        """Send a step that is committed without the node finding out."""
+        # Its connection stays open, and new ones are refused.
         self.acl("resetpass", ">another")
         self.proxy.lose_a_reply(b"node:")
         self.step: socket.socket = self._stack.enter_context(send_step(self.client))

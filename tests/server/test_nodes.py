@@ -1,6 +1,6 @@
 """``python -m web`` as a node of a shared store: several nodes, and one that is cut off.
 
-tests/stores has what each engine does, and the contract is held against three nodes on each.
+tests/stores covers each engine, and the contract is tested with three nodes on each.
 """
 
 import json
@@ -24,7 +24,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.processes
 
 PROMPT_SECONDS = 30.0
-"""Much longer than a node may take to notice that it is cut off."""
+"""Much longer than a node takes to notice that it is cut off."""
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_missing_sequence_is_not_served(nodes: Nodes) -> None:
 
 @pytest.mark.proves("shared", "Redis's primary is lost…")
 def test_a_node_exits_when_the_index_has_fallen(nodes: Nodes) -> None:
-    """It has answered more, so it exits for good."""
+    """It has answered higher indexes, so it exits for good."""
     server = nodes.start().wait_until_it_serves()
     client = server.client
     assert [client.get("/next").index for _ in range(3)] == [1, 2, 3]

@@ -1,6 +1,6 @@
 """Two things at once that are each tested alone: docs/proofs.md has a row for each pair.
 
-The bounds, two of them at their limits at once, are in ``tests/http/test_bounds.py``.
+``tests/http/test_bounds.py`` has the pairs of bounds.
 """
 
 import itertools
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.processes
 # A representation, and a condition
 
 INDEX: Final = 100
-"""Past F(93), so that exact and uint64 answers have tags of their own."""
+"""Past F(93), so that exact and uint64 answers have different entity tags."""
 
 ACCEPTS: Final = {"json": "*/*", "text": "text/plain"}
 
@@ -58,11 +58,11 @@ def expected(
     steps = path == "/next"
     tags = opaque_tags(field)
     if name == "If-Match":
-        # Strongly, and any representation of the index will do.
+        # A strong comparison, with any representation of the index.
         named = {each.format(index) for each in OPAQUE.values()}
         holds = field == "*" or (not field.startswith("W/") and bool(named & set(tags)))
         return (200, steps) if holds else (412, False)
-    # Weakly, and only the representation that would be sent is one that the client has.
+    # A weak comparison, only with the representation that would be sent.
     if field != "*" and tag not in tags:
         return 200, steps
     return (412 if method == "POST" else 304), False

@@ -94,14 +94,14 @@ def test_the_log_has_a_warning_that_uint64_is_not_exact(
 
 
 def warnings_in(log: str) -> list[str]:
-    """But for that of a database in memory, where tests keep theirs."""
+    """Except for that of a database in memory, which tests may have."""
     return [line for line in log.splitlines() if "WARNING" in line and "tmpfs" not in line]
 
 
 def test_the_index_the_durability_and_the_integers_are_logged(
     database: Path, listener: socket.socket
 ) -> None:
-    """Exact numbers need no warning, and no request is logged unless that is asked for."""
+    """Exact numbers need no warning, and requests are logged only on demand."""
     sqlite_file.create(database, 7)
     with serving(database, listener, FIB_SYNCHRONOUS="normal") as server:
         server.client.get("/next")
@@ -140,7 +140,7 @@ def test_too_few_descriptors_are_logged_with_the_number_of_connections(
 def test_an_invalid_database_ends_the_server_with_65(
     database: Path, listener: socket.socket
 ) -> None:
-    """tests/stores has every kind of invalid database."""
+    """tests/stores covers every kind of invalid database."""
     (invalid,) = (each for each in INVALID_DATABASES if each.name == "foreign")
     sqlite_file.create(database, 5)
     invalid.make(database)

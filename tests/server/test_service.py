@@ -18,7 +18,7 @@ from web.service import Service
 
 
 class Opener:
-    """Opens a store after as many errors as it was given."""
+    """Opens a store after the given errors."""
 
     def __init__(self, *errors: Exception) -> None:
         self.store = BlockingStore()
@@ -63,7 +63,7 @@ async def test_a_usable_store_is_served_without_a_problem() -> None:
 async def test_a_store_past_the_largest_index_is_opened_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Opening writes as much as a takeover does, and it is tried each second."""
+    """Opening writes as much as a takeover, and is retried every second."""
     reads: list[BlockingStore] = []
 
     def read(store: BlockingStore) -> int:

@@ -134,7 +134,7 @@ def test_a_standby_accepts_nothing_and_has_no_database_open(
 def test_a_standby_exits_whichever_thread_gets_the_signal(
     database: Path, listener: socket.socket, end: signal.Signals
 ) -> None:
-    """The kernel gives one that comes with SIGCONT to another than the main one, say."""
+    """With SIGCONT, for example, the kernel may deliver it to another thread than the main one."""
     with server_and_standby(database, listener) as (server, standby):
         threads = [int(each.name) for each in Path(f"/proc/{standby.pid}/task").iterdir()]
         other = next(each for each in threads if each != standby.pid)
@@ -145,7 +145,7 @@ def test_a_standby_exits_whichever_thread_gets_the_signal(
 
 @pytest.mark.proves("2", "a standby never writes")
 def test_a_standby_never_writes(database: Path, listener: socket.socket) -> None:
-    # Another holds the lock, and serves nothing: all that changes is changed by the standby.
+    # Another process holds the lock and serves nothing: only the standby could change anything.
     sqlite_file.create(database, 5)
     lock = WriterLock(database)
     assert lock.acquire(wait=False)
@@ -252,7 +252,7 @@ def let_go_and_wait_for_the_threads(status):
 locks, acquire, WriterLock.acquire = [], WriterLock.acquire, acquire_and_be_known
 exit_at_once, os._exit = os._exit, let_go_and_wait_for_the_threads
 """
-"""The control: the lock is let go before the process has ended."""
+"""The control: the lock is released before the process has exited."""
 
 
 @pytest.mark.proves(

@@ -1,4 +1,4 @@
-"""A stepper of a node lives on an event loop of the test's own time."""
+"""Steppers of nodes run on an event loop with simulated time."""
 
 from collections.abc import Iterator
 

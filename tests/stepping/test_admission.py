@@ -1,4 +1,4 @@
-"""What may be taken in: bytes of answers in flight, the pace of 503, and all bounds together."""
+"""Admission: bytes of answers in flight, the rate of 503, and all bounds together."""
 
 import asyncio
 from collections.abc import Callable
@@ -108,7 +108,7 @@ async def test_a_burst_is_shed_at_once_and_the_rest_in_order() -> None:
         if len(shed) == 3 * SHED_AT_ONCE:
             done.set()
         elif len(shed) % SHED_AT_ONCE == 0:
-            # The loop has done all the rest of its turn before this.
+            # The loop has finished the rest of its turn before this.
             asyncio.get_running_loop().call_soon(lambda: turns.append(len(shed)))
 
     for number in range(3 * SHED_AT_ONCE):
@@ -195,7 +195,7 @@ def test_a_thousand_per_second_are_shed() -> None:
 
 @pytest.fixture
 def admission() -> Admission:
-    """Two steps may wait, and answers take up half of their bytes."""
+    """Two steps may wait, and answers use half of the bytes."""
     admission = Admission(max_waiting=2, max_in_flight=4 * LONG)
     admission.in_flight.hold(bytes(2 * LONG))
     return admission
@@ -210,7 +210,7 @@ def test_a_step_is_admitted_below_the_bound_on_waiting_steps(admission: Admissio
 
 
 def test_a_step_is_admitted_if_its_answer_fits_or_is_short(admission: Admission) -> None:
-    """It is to fit beside the answers of the steps that wait."""
+    """It must fit beside the answers of the waiting steps."""
     admission.admit_step(1, LONG)
     admission.admit_step(0, 2 * LONG)
     for waiting, size in ((1, LONG + 1), (0, 2 * LONG + 1)):

@@ -1,4 +1,4 @@
-"""How a stepper ends: it drains, it closes, or a commit fails and the process stops unanswered."""
+"""The end of a stepper: it drains and closes, or a commit fails and the process exits."""
 
 import subprocess
 import sys
@@ -78,7 +78,7 @@ def test_a_failed_commit_answers_nothing_and_ends_the_process(
 def test_without_fail_stop_steps_of_a_failed_commit_would_be_answered(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control of the test above: it is fail-stop that it sees, not chance."""
+    """The control of the test above: fail-stop makes the difference."""
     with Harness(loop) as it:
         monkeypatch.setattr(it.store, "advance", lambda *_: 0)
         it.ask("a")
@@ -155,7 +155,7 @@ def test_steps_that_no_commit_picks_up_are_reported_as_waiting(
 def test_the_exit_status_tells_whether_the_next_process_may_serve(
     error: BaseException, status: int, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It may resume, or is to wait for a person."""
+    """It may resume, or must wait for a person."""
     ended: list[int] = []
     fail_stop(error, cast("End", ended.append))
     assert ended == [status]

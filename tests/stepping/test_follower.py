@@ -1,4 +1,4 @@
-"""The number that a standby keeps at hand."""
+"""The number that a standby precomputes."""
 
 import threading
 from typing import cast
@@ -19,7 +19,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Server:
-    """Stands at an index, and tells when it has been looked at since that was set."""
+    """Has an index, and tells whether it was read since it was set."""
 
     def __init__(self, index: int | None) -> None:
         self.index = index
@@ -35,7 +35,7 @@ class Server:
         self.wait()
 
     def wait(self) -> None:
-        """Return when all that was seen before has been followed."""
+        """Return when everything read before has been computed."""
         while self._looked.acquire(blocking=False):
             pass
         for _ in range(3):
@@ -74,7 +74,7 @@ def test_a_server_that_never_stood_by_has_nothing_precomputed() -> None:
 def test_a_takeover_waits_for_only_a_piece_of_the_computation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """However far the server has gone meanwhile."""
+    """However far the server has stepped meanwhile."""
     server = Server(1_000)
     follower = Follower(server.peek)
     follower.start()

@@ -1,4 +1,4 @@
-"""A node that nobody asks, and one whose sequence is moved far: it shows what it asked for."""
+"""An idle node, and one whose sequence is moved far ahead."""
 
 from threading import Event
 
@@ -44,7 +44,7 @@ def test_a_busy_node_makes_no_extra_queries(loop: Loop) -> None:
 
 @pytest.mark.proves("shared", "a busy node makes…")
 def test_only_one_extra_query_is_under_way(loop: Loop) -> None:
-    """Who comes meanwhile waits for the next one, and a stop for both."""
+    """Reads that arrive meanwhile wait for the next query, and a stop waits for both."""
     with Harness(loop, 5, shared=True, blocking=True) as it:
         loop.pass_time(2 * ASK_SECONDS)
         assert it.store.asked == [(0, None)]
@@ -84,7 +84,7 @@ def test_without_replies_no_index_is_shown(loop: Loop) -> None:
 
 @pytest.mark.proves("shared", "after a batch in doubt, no index older than a few seconds is shown")
 def test_an_index_that_was_long_in_doubt_is_not_shown_as_recent(loop: Loop) -> None:
-    """The batch was committed when it was sent; others have stepped since, and their steps show."""
+    """The batch was committed when it was sent; others have stepped since, which is shown."""
     with Harness(loop, 5, shared=True, blocking=True) as it:
         it.ask("a")
         loop.settle()
@@ -99,12 +99,12 @@ def test_an_index_that_was_long_in_doubt_is_not_shown_as_recent(loop: Loop) -> N
         assert it.stepper.recent is None
 
 
-# What is moved far
+# A sequence moved far ahead
 
 
 @pytest.mark.proves("shared", "the index is set…")
 def test_an_index_past_the_largest_is_not_computed(loop: Loop) -> None:
-    """The node goes on when it has been set right."""
+    """The node continues once the index has been lowered."""
     with Harness(loop, 5, shared=True, max_index=9) as it:
         it.store.index = FAR
         loop.pass_time(ASK_SECONDS)
@@ -137,7 +137,7 @@ def test_a_batch_that_finds_an_index_past_the_largest_is_unavailable(loop: Loop)
 def test_while_a_distant_number_is_computed_that_is_the_reason(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And when it is there, the reply that led to it is an old one."""
+    """When it is computed, the reply that led to it is already old."""
     computed = Event()
 
     def compute(sequence: Sequence, index: int) -> None:
@@ -169,7 +169,7 @@ def test_while_a_distant_number_is_computed_that_is_the_reason(
 @pytest.mark.proves("shared", "a start past `FIB_MAX_INDEX`, of a file too, computes nothing")
 @pytest.mark.parametrize("kind", ["exclusive", "shared"])
 def test_a_start_past_the_largest_index_computes_nothing(kind: str) -> None:
-    """It is not served, in a file or an engine, and /health says why."""
+    """It is not served, in a file or an engine, and /health has the reason."""
 
     class Far(BlockingStore):
         exclusive = kind == "exclusive"

@@ -1,4 +1,4 @@
-"""Steps with idempotency keys: on the only node of a sequence, and on one of several."""
+"""Steps with idempotency keys, on the only node of a sequence and on one of several."""
 
 import pytest
 
@@ -153,7 +153,7 @@ def test_a_step_does_not_wait_behind_repeated_keys(loop: Loop) -> None:
         assert len(it.answers) == 8
 
 
-# A store that others step, too.
+# A store that other nodes step, too.
 
 
 def test_a_step_made_by_another_node_is_answered(loop: Loop) -> None:

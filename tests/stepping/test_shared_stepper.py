@@ -1,6 +1,6 @@
-"""Group commit over a store that others step, too: what shares a question, and what waits.
+"""Group commit on a shared store: what shares a query, and what waits.
 
-That no step is lost or made twice, whatever others do, is for tests/simulation.
+tests/simulation shows that no step is lost or made twice, whatever other nodes do.
 """
 
 from tests.support.connections import Loop
@@ -54,7 +54,7 @@ def test_waiting_reads_and_steps_share_one_request_to_the_store(loop: Loop) -> N
 
 
 def test_steps_without_a_condition_do_not_wait_for_others(loop: Loop) -> None:
-    """Those with one are met only when the others stand still."""
+    """Steps with one are made only when the other nodes are idle."""
     with Harness(loop, shared=True, blocking=True) as it:
         it.ask("any", condition=lambda _: True)
         it.ask("free", "too")

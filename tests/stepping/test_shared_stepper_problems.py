@@ -1,6 +1,6 @@
-"""Group commit over a store that others step, in the test's own time: what is waited for, and said.
+"""Group commit on a shared store, with simulated time: what is waited for, and logged.
 
-What is at which moment is exact: nothing happens, and no time passes, but when the test says so.
+Every moment is exact: nothing happens, and no time passes, unless the test causes it.
 """
 
 import logging
@@ -24,7 +24,7 @@ UNSYNCED: Final = DurabilityWarning("fsync=off", Risk.POWER_CUT)
 LOOSE: Final = DurabilityWarning("appendonly=no", Risk.RESTART)
 
 
-# Trouble
+# Problems
 
 
 def test_a_cut_off_node_is_unavailable_and_retries_every_second(loop: Loop) -> None:
@@ -60,7 +60,7 @@ def test_a_cut_off_node_is_unavailable_and_retries_every_second(loop: Loop) -> N
 
 
 def test_while_a_reply_is_missing_only_its_own_steps_wait(loop: Loop) -> None:
-    """All others are answered that the store can't be used."""
+    """All others get the answer that the store is unavailable."""
     with Harness(loop, shared=True, blocking=True) as it:
         it.read()
         it.ask("in doubt")
@@ -85,7 +85,7 @@ def test_while_a_reply_is_missing_only_its_own_steps_wait(loop: Loop) -> None:
         it.ask("free")
         loop.settle()
         it.reply()
-        # Nothing is answered twice, and the condition of a rejected step binds no later one.
+        # Nothing is answered twice, and the condition of a rejected step applies to no later one.
         assert it.store.asked == [(1, None), (1, None)]
         assert it.answers[3:] == [("free", 2, None)]
         assert it.looks == [None] * 3
@@ -231,7 +231,7 @@ def test_retried_steps_come_before_later_ones(loop: Loop) -> None:
         assert it.store.asked == [(3, 0), (1, None), (4, 8)]
 
 
-# What is measured
+# Measurements
 
 
 # The end

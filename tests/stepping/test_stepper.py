@@ -1,7 +1,7 @@
-"""Group commit: what shares a commit, what is answered when, and what bounds it.
+"""Group commit: which steps share a commit, when they are answered, and the bounds.
 
-Where others step the store, too, the same holds of both steppers. That no step is lost or made
-twice, whatever fails, is for tests/simulation.
+On a shared store the same holds. tests/simulation shows that no step is lost or made twice,
+whatever fails.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ EXHAUSTED, PRECONDITION = Failure.EXHAUSTED, Failure.PRECONDITION
 
 @pytest.fixture(params=[False, True], ids=["exclusive", "shared"])
 def blocking(request: pytest.FixtureRequest, loop: Loop) -> Harness:
-    """A stepper, at index 0, whose commits end when the test says so."""
+    """A stepper, at index 0, whose commits the test completes."""
     return Harness(loop, shared=request.param, blocking=True)
 
 
@@ -42,10 +42,10 @@ def test_no_step_is_answered_or_shown_before_its_commit(blocking: Harness, loop:
         ([100], 100),
         # A step that waits alone does not wait for others.
         ([1, 1], 1),
-        # Those that come beside many join the batch until its commit begins.
+        # Steps that arrive among many join the batch until its commit begins.
         ([2, 1], 3),
         ([16] * 5, 80),
-        # Few do not hold up many.
+        # Few do not delay many.
         ([16] + [1] * 10, 17),
     ],
 )

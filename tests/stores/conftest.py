@@ -1,4 +1,4 @@
-"""What tests of stores share: the index on disk, and stores of a sequence in a real engine."""
+"""Shared by tests of stores: the index on disk, and stores of a sequence in a real engine."""
 
 import uuid
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.support.proxy import Proxy
 
 
 def index_on_disk(database: Path) -> int:
-    """What a process would find that opened the database now."""
+    """The index that a process would find in the database now."""
     with closing(sqlite_file.connect(database, mode="ro")) as connection:
         return sqlite_file.verify(connection, database)
 
@@ -27,7 +27,7 @@ def sequence() -> str:
 
 @pytest.fixture
 def made(engine: Engine, sequence: str) -> EngineOpener:
-    """A sequence that has been made, at 0."""
+    """A new sequence, at 0."""
     opened = opener(engine, sequence)
     assert opened.create(0) is None
     return opened

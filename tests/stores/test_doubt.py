@@ -1,7 +1,7 @@
-"""A batch was sent, and the engine does not tell what became of it.
+"""A batch was sent, and the engine does not report its outcome.
 
-Each against a real server: the batch is committed, its reply is lost, and by the time of the retry
-a right, a table, a user, or the record itself is gone.
+Each test uses a real server: the batch is committed, its reply is lost, and by the time of the
+retry a permission, a table, a user, or the record itself is gone.
 """
 
 import threading
@@ -35,11 +35,11 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 @dataclass(frozen=True)
 class Place:
-    """A sequence, and a user who may step it."""
+    """A sequence, and a user with permission to step it."""
 
     sequence: str
     near: EngineOpener
-    """It is made, at 0; this user may do everything."""
+    """It is created, at 0; this user may do everything."""
     url: Callable[[int], str]
     """For the user of the test, at a port."""
     run: Callable[[str], object]
@@ -98,7 +98,7 @@ def redis(engine: Engine) -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def guarded(processes: None) -> Iterator[Etcd]:  # noqa: ARG001
-    """An etcd that asks for a password."""
+    """An etcd that requires a password."""
     with Etcd() as alone:
         for command in ("user add root:secret", "user grant-role root root", "auth enable"):
             alone.ctl(*command.split())
@@ -181,8 +181,7 @@ REFUSALS: Final = {
         ),
     },
 }
-"""What is taken away after a batch was applied, the error that follows, and how it is given
-back."""
+"""What is revoked after a batch was applied, the resulting error, and how it is restored."""
 
 CASES: Final = [
     pytest.param(engine, *commands, id=f"{engine}: {name}")
@@ -193,12 +192,12 @@ CASES: Final = [
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask again at once."""
+    """Retry at once."""
     monkeypatch.setattr(engine_store, "PAUSES", (0.0, 0.01))
 
 
 class Doubt:
-    """A node whose batch of two is done, and which has not been told so."""
+    """A node whose batch of two is applied, but whose reply is lost."""
 
     def __init__(self, place: Place, stack: ExitStack) -> None:
         self.place = place
@@ -290,7 +289,7 @@ def test_the_outcome_of_a_batch_whose_record_is_gone_is_unknown(
     it = Doubt(place, stack)
     with closing(place.near.open()) as store:
         remove_records(store, all_records(store))
-        # What was removed was the record of whoever did it, too: it makes another one.
+        # The process that removed them has lost its record, too, and creates another one.
         assert store.advance(1) == 4
     it.ask_again()
     assert isinstance(it.end(), BatchUnknowableError)
@@ -298,14 +297,14 @@ def test_the_outcome_of_a_batch_whose_record_is_gone_is_unknown(
     it.store.close()
 
 
-# What arrives when its process has ended
+# Batches that arrive after their process has exited
 
 
 def late(place: Place, stack: ExitStack) -> int:
-    """A batch is asked for and held up, and asked for again; its process ends; then it arrives.
+    """A batch is sent and delayed, and sent again; its process exits; then the first copy arrives.
 
     Returns:
-        Where the sequence is then; without the late one, at 2.
+        The index then; without the late copy it is 2.
     """
     proxy = stack.enter_context(Proxy(place.port))
     store = opener_at(place.url(proxy.port), place.sequence).open()
@@ -352,18 +351,18 @@ def test_without_a_record_a_late_batch_would_be_applied_twice(
     assert late(place, stack) == 3
 
 
-# What is rejected in doubt
+# Rejected in doubt
 
 
 def rejected(place: Place, stack: ExitStack, why: str) -> tuple[int, int]:
-    """A batch is held up, and asked about; its key is rejected. Then the batch arrives.
+    """A batch is delayed, and settled: its key is rejected. Then the batch arrives.
 
     Args:
         why: "ahead": the sequence reaches the index in the key before the batch arrives.
-            "dropped": other nodes drop keys before the batch is asked about.
+            "dropped": other nodes drop keys before the batch is settled.
 
     Returns:
-        Where the sequence is before it arrives, and then.
+        The index before it arrives, and after.
     """
     proxy = stack.enter_context(Proxy(place.port))
     other = stack.enter_context(closing(place.near.open()))
@@ -426,13 +425,13 @@ def test_a_rejected_batch_whose_number_is_not_used_up_would_step(
 ) -> None:
     for link in (EtcdLink, PostgresqlLink, RedisLink):
         monkeypatch.setattr(link, "settle", lambda *_: 0)
-    # As when the number was the same until there was an outcome.
+    # As if the number stayed the same until there was an outcome.
     monkeypatch.setattr(Batch, "_replace", lambda batch, **_: batch)
     before, after = rejected(place, stack, why)
     assert after == before + 1
 
 
-# What is refused before it is sent, or in the reply to the one copy of it
+# Refused before it is sent, or in the reply to the only copy
 
 
 READ_ONLY: Final = (
@@ -479,7 +478,7 @@ def test_a_script_that_stops_half_way_has_changed_nothing(place: Place, right: s
 def test_a_script_that_cannot_drop_keys_has_changed_nothing(
     place: Place, is_tried_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: without trying first whether it may, it stops behind its writes."""
+    """The control: without checking permissions first, it stops after its writes."""
     monkeypatch.setattr(engine_store, "MAX_KEYED", 1)
     if not is_tried_first:
         script = redis_store.COMMIT.replace("redis.call('HDEL', key, '')", "")

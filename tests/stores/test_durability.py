@@ -1,4 +1,4 @@
-"""What an engine may lose with its settings: detected, logged, and reported on /health."""
+"""Settings of an engine that may lose steps: detected, logged, and reported on /health."""
 
 import json
 import threading
@@ -20,7 +20,7 @@ from tests.support.waiting import PATIENCE, until
 
 
 def opened(url: str) -> EngineStore:
-    """A store on a sequence that is made for it."""
+    """A store on a new sequence."""
     opener = opener_at(url, f"test-{uuid.uuid4()}")
     assert opener.create(0) is None
     return opener.open()
@@ -39,7 +39,7 @@ def postgresql(engines: Engines) -> Postgresql:
 
 @contextmanager
 def altered(engine: Postgresql, setting: str, value: str) -> Iterator[None]:
-    """A setting of the whole server is so meanwhile."""
+    """Change a setting of the whole server meanwhile."""
 
     def reload(value: str) -> None:
         engine.sql("SELECT pg_reload_conf()")
@@ -116,7 +116,7 @@ def test_redis_that_hides_its_settings_is_reported(redis: Redis) -> None:
 
 @pytest.mark.proves("shared", "what fewer replicas have than configured is not answered (Redis)")
 def test_redis_waits_for_the_configured_number_of_replicas(redis: Redis) -> None:
-    # As it comes it waits for seconds: more of them might follow.
+    # Any warning delays the reply for seconds: more of them might follow.
     assert redis.cli("config", "set", "repl-diskless-sync-delay", "0") == "OK"
     with Redis(replicaof=f"127.0.0.1 {redis.port}") as replica:
         until(lambda: "master_link_status:up" in replica.cli("info", "replication"), "it follows")

@@ -1,4 +1,4 @@
-"""Shared stores, each against a real server: batches, and lost messages."""
+"""Shared stores, each with a real server: batches, and lost messages."""
 
 import uuid
 from collections.abc import Iterator
@@ -89,7 +89,7 @@ def test_concurrent_batches_get_each_index_once(made: EngineOpener) -> None:
     assert sorted(indexes) == list(range(1, 201))
 
 
-# A reply that does not come
+# Lost replies
 
 
 @pytest.mark.proves(
@@ -102,7 +102,7 @@ def test_a_batch_whose_reply_was_lost_is_applied_once(
     assert far.advance(1) == 1
     for index in (3, 5, 7):
         proxy.lose_a_reply()
-        # What held when it was done has held.
+        # The condition held when the batch was applied.
         assert far.advance(2, expected=index - 2, limit=index) == index
         assert proxy.lost.acquire(timeout=PATIENCE)
     assert store.read() == 7
@@ -132,7 +132,7 @@ FIRST, SECOND = Batch(1, 1, None, None), Batch(2, 1, None, None)
 
 @pytest.fixture
 def links(made: EngineOpener, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Link, Link]]:
-    """An old connection of a process, over which a copy may arrive, and its new one."""
+    """An old connection of a process, through which a late copy may arrive, and its new one."""
     # PostgreSQL ends the old connection, where it can.
     monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
     process, record = uuid.uuid4(), uuid.uuid4()
@@ -161,7 +161,7 @@ def test_a_batch_that_arrives_late_is_not_applied_again(links: tuple[Link, Link]
 
 @pytest.mark.proves("shared", "a request that was…")
 def test_a_batch_settled_as_not_applied_never_is(links: tuple[Link, Link]) -> None:
-    """Nor is its number given back by a settlement that arrives late."""
+    """A settlement that arrives late does not free its number, either."""
     old, new = links
     for _ in range(2):
         assert new.settle(1) == 0
@@ -174,7 +174,7 @@ def test_a_batch_settled_as_not_applied_never_is(links: tuple[Link, Link]) -> No
     assert new.settle(2) == new.read() == 1
 
 
-# Trouble
+# Problems
 
 
 def test_a_cut_off_engine_is_only_unavailable(
@@ -195,7 +195,7 @@ def test_a_cut_off_engine_is_only_unavailable(
 @pytest.mark.proves("shared", "a trickling reply is given up")
 @pytest.mark.usefixtures("made", "impatient")
 def test_a_trickling_reply_is_given_up(store: EngineStore, far: EngineStore, proxy: Proxy) -> None:
-    """Each of its bytes comes in time, and the last one long after that."""
+    """Each byte arrives in time, but the last one much later."""
     assert far.advance(1) == 1
     proxy.trickle()
     with pytest.raises(EngineUnavailableError):

@@ -1,4 +1,4 @@
-"""The store in etcd: three members, of which one may fail, and what its URL may be."""
+"""The store in etcd: three members, one of which may fail, and its URLs."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ from tests.support.engines import Etcd, EtcdCluster
 from tests.support.waiting import until
 
 PROMPT_SECONDS = 30.0
-"""Much longer than an election, and the patience with a member."""
+"""Much longer than an election, and the timeout of a member."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def store(cluster: EtcdCluster) -> Iterator[EngineStore]:
 
 
 def steps_on(store: EngineStore) -> None:
-    """It steps, and reads, within the time that it may take to find another member."""
+    """It steps and reads within the time for finding another member."""
     began = time.monotonic()
     before: list[int] = []
 
@@ -48,7 +48,7 @@ def steps_on(store: EngineStore) -> None:
         return bool(before)
 
     until(is_read, "another member is found", PROMPT_SECONDS)
-    # One that was cut short by a fault is asked about, and is made by then.
+    # An interrupted batch is settled, and applied by then.
     index = store.advance(1)
     assert index == before[0] + 1
     assert store.read() == index
@@ -71,7 +71,7 @@ def test_a_failing_member_is_skipped(
     fails: Callable[[Etcd], AbstractContextManager[None]],
 ) -> None:
     steps_on(store)
-    # The first one is asked first.
+    # The first member is tried first.
     with fails(cluster.members[0]):
         steps_on(store)
     steps_on(store)
@@ -135,7 +135,7 @@ def test_a_version_that_can_lose_acknowledged_steps_is_reported(
 
 
 class NoEtcd(BaseHTTPRequestHandler):
-    """What says which version it is, and the same JSON of everything else."""
+    """A server that reports a version, and the same JSON for everything else."""
 
     version = b'{"etcdserver": "3.5.0"}'
     says = b"{}"
@@ -203,7 +203,7 @@ def test_a_server_that_is_not_etcd_is_unavailable_without_a_traceback(
 def test_a_commit_past_the_quota_is_known_to_be_applied(
     cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Of two that come at the bound etcd may do the second, too, and say that there is no space.
+    # Of two at the bound etcd may also apply the second, and still report a lack of space.
     engine = EtcdOpener(cluster.url, "full")
     assert engine.create(0) is None
     ask = EtcdLink._ask

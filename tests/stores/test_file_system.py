@@ -35,7 +35,7 @@ def test_a_database_in_memory_or_on_a_shared_file_system_is_reported(
     mounts = tmp_path / "mounts"
     mounts.write_text(f"1 0 0:1 / /other rw - ext4 none rw\n{' '.join(fields)}\n")
     monkeypatch.setattr(file_system, "MOUNTS", mounts)
-    # It need not be there yet.
+    # It need not exist yet.
     found = file_system.warning_at(tmp_path / "new" / "fibcore.db")
     assert (found and found.risk) == risk
     assert found is None or found.setting == f"the file system {kind}"

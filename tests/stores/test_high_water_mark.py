@@ -1,4 +1,4 @@
-"""The high-water mark: a database that has lost steps is invalid, and no other; with controls."""
+"""The high-water mark: only a database that has lost steps is invalid; with controls."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ from tests.support.store_processes import (
     without_high_water_mark,
 )
 
-# What it is for
+# Its purpose
 
 
 @pytest.mark.proves(
@@ -39,7 +39,7 @@ from tests.support.store_processes import (
 @pytest.mark.processes
 @pytest.mark.parametrize("level", SYNCHRONOUS)
 def test_a_database_whose_wal_was_lost_is_invalid(database: Path, level: Synchronous) -> None:
-    """Without its mark it would stand lower."""
+    """Without its mark it would be at a lower index."""
     serve_and_be_killed(database, level)
     files.wal_path(database).unlink()
     before = contents(database.parent)
@@ -76,7 +76,7 @@ def test_a_deleted_database_does_not_start_again_at_0(database: Path) -> None:
         SqliteStore(database)
 
 
-# What is no reason to be invalid
+# No reasons to be invalid
 
 
 @pytest.mark.processes
@@ -167,7 +167,7 @@ def test_a_mark_is_recorded_between_a_commit_and_its_return(
 
 
 def test_a_failed_commit_is_not_recorded(database: Path) -> None:
-    """Not even when another process has committed instead."""
+    """Not even if another process has committed instead."""
     with closing(SqliteStore(database)) as store, closing(SqliteStore(database)) as other:
         other.commit(3)
         with pytest.raises(CommitFailedError):
@@ -183,7 +183,7 @@ def test_the_high_water_mark_is_readable_text(database: Path) -> None:
     assert text.endswith("\n")
 
 
-# Trouble
+# Problems
 
 
 def test_a_mark_without_space_can_be_created_later(tmp_path: Path, small_disk: SmallDisk) -> None:

@@ -1,4 +1,4 @@
-"""The identity of a process in an engine, and its store: with an engine in memory that fails."""
+"""The identity of a process in an engine, and its store, with a failing engine in memory."""
 
 import logging
 import uuid
@@ -34,10 +34,10 @@ ERRORS: Final = (
 
 
 class Memory(EngineOpener):
-    """An engine with one sequence, and who has connected to it.
+    """An engine with one sequence, and the processes connected to it.
 
-    ``fails`` holds, for the questions to come, what goes wrong: an error in the place of doing it,
-    ("after", error) in the place of its reply, or None.
+    ``fails`` has the faults of the next requests: an error that replaces the action, ("after",
+    error) that replaces the reply, or None.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Memory(EngineOpener):
 
 
 def failing(script: list[tuple[str, Exception] | None], do: Callable[[], int]) -> int:
-    """Do something as the next entry of ``script`` has it."""
+    """Do something with the next fault of ``script``."""
     when, error = (script.pop(0) if script else None) or ("", None)
     if error is not None and when == "before":
         raise error
@@ -243,7 +243,7 @@ def test_the_reply_to_the_only_copy_is_an_answer(
 
 
 def test_a_failed_condition_answers_a_batch_in_doubt_too(memory: Memory) -> None:
-    """The number of the batch in doubt is used up by then."""
+    """By then the number of the batch in doubt is used up."""
     with closing(memory.open()) as store:
         memory.committing = [("before", LOST)]
         with pytest.raises(IndexConflictError):
@@ -325,7 +325,7 @@ def test_reconnecting_creates_no_record(memory: Memory) -> None:
 
 @pytest.mark.proves("shared", "a record is created…")
 def test_a_name_whose_creation_got_no_reply_is_abandoned(memory: Memory) -> None:
-    """A late copy of the making would bring a record back that a late batch could use."""
+    """A late copy of the creation would bring back a record that a late batch could use."""
     memory.making = [("after", LOST)] * 3
     for _ in range(3):
         with pytest.raises(EngineUnavailableError):
@@ -346,7 +346,7 @@ def test_each_open_store_has_its_own_identity(memory: Memory) -> None:
         assert (one.advance(1), other.advance(1)) == (1, 2)
 
 
-# Records that were left
+# Abandoned records
 
 
 def left(memory: Memory, count: int) -> None:
@@ -355,7 +355,7 @@ def left(memory: Memory, count: int) -> None:
 
 
 def ask_for(clock: Clock, read: Callable[[], int], seconds: float) -> None:
-    """Read each second."""
+    """Read every second."""
     for _ in range(int(seconds)):
         clock.now += 1
         read()
@@ -378,7 +378,7 @@ def test_records_unchanged_for_an_hour_are_removed_in_pieces(memory: Memory, clo
         ask_for(clock, read, 1)
         assert len(memory.records) == 152
         ask_for(clock, read, 2)
-        # Its own, though nothing was written to it, and the one that was written to.
+        # Its own, although nothing was written to it, and the one that was written to.
         assert len(memory.records) == 2
         ask_for(clock, read, 3700)
         assert len(memory.records) == 1

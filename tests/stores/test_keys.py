@@ -1,4 +1,4 @@
-"""Idempotency keys: the rule by which they are kept, and the embedded store that keeps them."""
+"""Idempotency keys: the rule for keeping them, and the embedded store that keeps them."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from tests.support.disks import SmallDisk, fill
 from tests.support.keys import found, key, step
 
 SMALL = 100
-"""``FIB_MAX_KEYS`` at its least."""
+"""The minimum of ``FIB_MAX_KEYS``."""
 
 
 # The rule
@@ -45,7 +45,7 @@ def test_keys_are_dropped_together_when_an_eighth_more_are_kept() -> None:
     asked=st.integers(0, 1_000),
 )
 def test_a_used_key_never_counts_as_new(batches: list[list[int]], keep: int, asked: int) -> None:
-    """Each batch is the ages of the keys of its steps, when they are made."""
+    """Each batch is the ages of the keys of its steps."""
     kept, index = KeptKeys(0), 0
     made: dict[Key, int] = {}
     for batch in batches:
@@ -53,7 +53,7 @@ def test_a_used_key_never_counts_as_new(batches: list[list[int]], keep: int, ask
             key(len(made) + place, max(0, index - age)): place for place, age in enumerate(batch, 1)
         }
         before = len(kept)
-        # A key of which nobody can know is rejected, and asked for no more.
+        # A key whose outcome is unknown is rejected, and not retried.
         keys = {each: place for each, place in keys.items() if each.since >= kept.dropped}
         if list(keys.values()) != list(range(1, len(keys) + 1)):
             continue
@@ -70,7 +70,7 @@ def test_a_used_key_never_counts_as_new(batches: list[list[int]], keep: int, ask
         with pytest.raises(KeyConflictError) as conflict:
             check([each], kept.made, index, kept.dropped)
         assert conflict.value.found[each] in (place, None)
-    # Control: the index in the key is what tells an old one from a new one.
+    # The control: the index in a key distinguishes old ones from new ones.
     forgotten = [each for each in made if each.digest not in kept.made]
     for each in forgotten[: asked or 1]:
         renewed: Any = SimpleNamespace(since=index, digest=each.digest)
@@ -230,7 +230,7 @@ CREATE TABLE sequence (
 
 
 def step_as_before(database: Path, index: int) -> None:
-    """As a version of this program does that knows of no keys."""
+    """As a version without keys does."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.execute(
             "UPDATE sequence SET n = ?, digest = ?", (index, sqlite_file.index_digest(index))
@@ -263,7 +263,7 @@ def test_a_database_of_a_version_without_keys_gets_space_for_them(
 )
 @pytest.mark.parametrize("index", [5, 1])
 def test_steps_of_a_version_without_keys_are_noticed(database: Path, index: int) -> None:
-    """It knows of no keys, so that none from before is taken for new. It may lower the index."""
+    """It does not know any keys, so no earlier one may count as new. It may lower the index."""
     with closing(SqliteStore(database)) as store:
         step(store, key(1), key(2))
     step_as_before(database, index)

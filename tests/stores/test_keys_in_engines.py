@@ -1,4 +1,4 @@
-"""Idempotency keys in the stores that are shared, each against a real server."""
+"""Idempotency keys in shared stores, each with a real server."""
 
 import threading
 import uuid
@@ -179,7 +179,7 @@ def test_setting_the_same_index_drops_no_key(made: EngineOpener) -> None:
 
 
 def without_keys(engine: Engine, sequence: str) -> None:
-    """Have the sequence be as one that was made before there were keys."""
+    """Make the sequence look like one of a version without keys."""
     if isinstance(engine, Postgresql):
         engine.sql("DROP TABLE fibcore_key")
         engine.sql("ALTER TABLE fibcore_sequence DROP COLUMN dropped")

@@ -186,7 +186,7 @@ def test_asking_who_serves_does_not_take_the_lock(database: Path) -> None:
     with held(database):
         assert server_of(database) == os.getpid()
         lock_path(database).write_bytes(b"")
-        assert server_of(database) == 0  # There was no space for who it is.
+        assert server_of(database) == 0  # There was no space for the id of its holder.
         lock_path(database).write_bytes(b"somebody\n")
         assert server_of(database) == 0
     before = open_files()
@@ -242,7 +242,7 @@ def test_waiting_processes_are_known_from_the_kernel(
 def test_a_lock_is_matched_by_the_device_in_the_mount_table(
     database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Which need not be that of its status: on Btrfs that is one of the subvolume's own."""
+    """It may differ from that of stat: on Btrfs that is specific to the subvolume."""
     with held(database):
         inode = lock_path(database).stat().st_ino
         with lock_path(database).open() as file:

@@ -1,4 +1,4 @@
-"""Opening the configured store: standing by for its lock, and problems with that."""
+"""Opening the configured store: standing by for its lock, and its problems."""
 
 import errno
 import logging

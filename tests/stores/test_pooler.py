@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 
 class Pgbouncer(Engine):
-    """Leads to ``server``."""
+    """Forwards to ``server``."""
 
     user = "postgres"
     programs = ("pgbouncer", *Postgresql.programs)
@@ -74,7 +74,7 @@ def test_a_pooler_in_session_mode_works(server: Engine) -> None:
 def test_a_pooler_that_prepares_statements_is_recognized_too(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As pgbouncer does from version 1.21 on: here, each second statement has another session."""
+    """Like pgbouncer from version 1.21 on: here, every second statement has another session."""
     engine = PostgresqlOpener(server.url, f"test-{uuid.uuid4()}")
     assert engine.create(0) is None
     ask = Connection.ask

@@ -1,4 +1,4 @@
-"""The store in PostgreSQL: what its server does, and what the store makes of it."""
+"""The store in PostgreSQL, and how it handles what the server does."""
 
 import json
 import re
@@ -113,7 +113,7 @@ def test_a_batch_past_the_largest_index_is_rejected(engines: Engines) -> None:
 
 @pytest.mark.proves("shared", "a warning unrelated to a standby is ignored (PostgreSQL)")
 def test_a_warning_unrelated_to_a_standby_is_ignored(engines: Engines) -> None:
-    """As that of a wraparound, which comes with each transaction, or one of a trigger's."""
+    """For example of a wraparound, which comes with each transaction, or of a trigger."""
     engine = engines(Postgresql)
     name = f"test-{uuid.uuid4()}"
     made = PostgresqlOpener(engine.url, name)

@@ -1,4 +1,4 @@
-"""What a high-water mark says after a power cut, and what the backup copy says beside it."""
+"""What a high-water mark and a backup copy prove after a power cut."""
 
 import errno
 import os
@@ -63,7 +63,7 @@ def test_after_a_power_cut_a_mark_made_under_full_counts(
 def test_after_a_power_cut_at_a_lower_level_the_database_is_served(
     database: Path, level: Synchronous, after_a_boot: Callable[[], None]
 ) -> None:
-    """The lower levels are those that may lose steps."""
+    """The lower levels may lose steps."""
     lose_the_wal_in_a_power_cut(database, level, after_a_boot)
     assert index_of(database) == 0
 
@@ -89,7 +89,7 @@ def test_if_the_boot_is_unknown_only_the_level_counts(
 def test_a_change_of_level_is_on_disk_before_a_step(
     database: Path, monkeypatch: pytest.MonkeyPatch, after_a_boot: Callable[[], None]
 ) -> None:
-    """So is the first record of a takeover: that of a process killed before its sync is not."""
+    """So is the first record of a takeover, unlike that of a process killed before its sync."""
     sqlite_file.create(database)
     synced = []
     fsync = os.fsync
@@ -168,7 +168,7 @@ def test_steps_that_only_the_backup_copy_has_are_taken_from_it(
 def test_a_recovery_from_the_backup_copy_may_be_interrupted(
     database: Path, after_a_boot: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Were the mark of this boot made at the lower index, the next start would find it invalid."""
+    """With a mark of this boot at the lower index, the next start would find it invalid."""
 
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "a mistake")

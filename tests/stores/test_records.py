@@ -1,4 +1,4 @@
-"""The records of processes in real engines: how many stay, and which are removed."""
+"""The records of processes in real engines: how many remain, and which are removed."""
 
 import base64
 import json
@@ -47,7 +47,7 @@ def test_records_are_read_in_pieces_and_removed_if_unchanged(
         assert len(seen) == 3 * PIECE + 2
         assert other.advance(1) == 1
         remove_records(store, seen)
-        # Nothing has been written to that of this process.
+        # Nothing has been written to the record of this process.
         assert list(all_records(store)) == [str(other._identity.record)]
         assert other.advance(1) == store.advance(1) - 1 == 2
 
@@ -65,7 +65,7 @@ def test_connecting_reads_no_record_of_others(
         with closing(made.open()) as cleaning:
 
             def one_is_left() -> bool:
-                for _ in range(64):  # To look at all of them costs etcd more than a piece of it.
+                for _ in range(64):  # Reading all of them costs etcd more than reading a piece.
                     cleaning.read()
                 return len(all_records(cleaning)) == 1
 
@@ -89,13 +89,13 @@ def test_connecting_reads_no_record_of_others(
 def test_attempts_without_a_standby_leave_one_connection_and_one_record(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With another identity for each try, which is the control, each would leave one."""
+    """With another identity for each attempt (the control), each would leave one."""
 
     def open_as_another(self: EngineOpener) -> EngineStore:
         return EngineStore(self, Identity())
 
     connections, records_left = tries(engines(Postgresql))
-    # What made the last but one of them may have been seen to end only after the last.
+    # The end of the last but one may be noticed only after the last.
     assert connections == 1
     assert records_left <= 2
     monkeypatch.setattr(EngineOpener, "open", open_as_another)
@@ -103,7 +103,7 @@ def test_attempts_without_a_standby_leave_one_connection_and_one_record(
 
 
 def tries(engine: Postgresql) -> tuple[int, int]:
-    """Fail to open a sequence three times; return the connections and the records that are left."""
+    """Fail to open a sequence three times; return the remaining connections and records."""
 
     def set_standby(name: str) -> None:
         engine.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
@@ -122,7 +122,7 @@ def tries(engine: Postgresql) -> tuple[int, int]:
         "WHERE application_name LIKE 'fibcore %' AND wait_event = 'SyncRep'"
     )
     connections = int(engine.sql(waiting))
-    # What waits there is to be seen when it waits no more.
+    # What waits there becomes visible when it no longer waits.
     set_standby("")
     until(lambda: engine.sql(waiting) == "0", "nothing waits")
     return connections, int(engine.sql("SELECT count(*) FROM fibcore_node")) - before
@@ -137,13 +137,13 @@ def etcd(engines: Engines) -> Etcd:
 
 
 def clean(opened: EngineOpener) -> None:
-    """Do what may be done to all that was ever left beside a sequence."""
+    """Remove everything that was ever left beside a sequence."""
     with closing(opened.open()) as store:
         remove_records(store, all_records(store))
 
 
 def nested(etcd: Etcd) -> tuple[EngineOpener, EngineOpener]:
-    """A sequence, and another one whose index is where records of the first one once were."""
+    """A sequence, and another one whose index is where records of the first one used to be."""
     place = f"{etcd.url}/{uuid.uuid4()}"
     outer, inner = opener_at(place, "fib"), opener_at(f"{place}/fib", "node")
     assert outer.create(1) is None

@@ -1,4 +1,4 @@
-"""The store in Redis: what is waited for, the role of its server, and its URLs."""
+"""The store in Redis: what it waits for, the role of its server, and its URLs."""
 
 import math
 import re
@@ -43,7 +43,7 @@ def opened(url: str) -> EngineStore:
     [
         ("7.0.15", "everysec", Risk.SECONDS, False),
         ("7.2.0", "everysec", None, True),
-        # It syncs nothing, so that WAITAOF would wait for ever.
+        # It syncs nothing, so WAITAOF would wait forever.
         ("7.4.1", "no", Risk.POWER_CUT, False),
         ("7.4.1", "always", None, False),
     ],
@@ -59,17 +59,17 @@ def test_what_to_wait_for_depends_on_redis_version_and_settings(
     assert names == ([("WAITAOF", 1, replicas)] if waits else [("WAIT", replicas)][:replicas])
 
 
-# Rights
+# Permissions
 
 RIGHTS: Final = (
     *("client|setname", "select", "role", "info", "config|get", "script|load", "evalsha"),
     *("multi", "exec", "hget", "hset", "hdel", "hscan", "wait"),
 )
-"""The commands that docs/scale.md says a node needs, but for WAITAOF, which needs a version 7.2."""
+"""The commands that a node needs (docs/scale.md), except WAITAOF of version 7.2."""
 
 
 def rights_are_enough(server: Redis, commands: Sequence[str]) -> bool:
-    """Whether a node does all that it ever does, and is told of no missing right."""
+    """Whether a node can do everything that nodes do, without a missing permission."""
     allowed = " ".join(f"+{each}" for each in commands)
     server.cli(*f"acl setuser narrow reset on >secret ~fibcore:{{rights}} {allowed}".split())
     far = opener_at(f"redis://narrow:secret@{server.host}:{server.port}/1", "rights")
@@ -92,7 +92,7 @@ def test_the_documented_permissions_are_sufficient_and_necessary(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_KEYED", 1)
-    # As with min-replicas-to-write, but that there is no replica here.
+    # As with min-replicas-to-write, although there is no replica here.
     waits = (("WAIT", 0, 10),)
     monkeypatch.setattr(redis, "judge", lambda replies: Durability(judge(replies)[0], waits))
     text = (Path(__file__).parents[2] / "docs/scale.md").read_text()
@@ -142,9 +142,9 @@ def moved(
         key = "fibcore:{fibonacci}"
         until(lambda: new.cli("hget", key, "index") == "6", "the new one has it")
         assert new.cli("replicaof", "no", "one") == "OK"
-        # It takes what is written to it, and that counts for nothing.
+        # It accepts writes, which do not count.
         assert old.cli("config", "set", "replica-read-only", "no") == "OK"
-        # Port 1 has no server: a replica that has not reached its primary keeps what is old.
+        # Port 1 has no server: a replica that has not reached its primary keeps its old data.
         leader = 1 if getattr(request, "param", "") == "apart" else new.port
         assert old.cli("replicaof", "127.0.0.1", str(leader)) == "OK"
         proxy.lead_to(new.port)
@@ -206,7 +206,7 @@ def test_silent_sentinels_make_the_store_unavailable() -> None:
 
 
 class NoRedis(socketserver.BaseRequestHandler):
-    """What answers everything alike, as often as anybody could ask."""
+    """A server that answers everything alike."""
 
     says = b""
 

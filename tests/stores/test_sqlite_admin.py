@@ -1,4 +1,4 @@
-"""Setting the index of a database, and copying it: safe beside a server, and when interrupted."""
+"""Setting the index of a database, and copying it: safe beside a server, and if interrupted."""
 
 import os
 import re
@@ -39,13 +39,13 @@ from tests.support.store_processes import serve_and_be_killed
 
 
 def index_of(database: Path) -> int:
-    """What is served from the database."""
+    """The index that is served from the database."""
     with closing(SqliteStore(database)) as store:
         return store.read()
 
 
 def make(database: Path, index: int) -> None:
-    """Make a database that has been served, at ``index``, and its backup copy."""
+    """Create a served database at ``index``, and its backup copy."""
     with closing(SqliteStore(database)) as store:
         store.commit(index)
         BackupCopy(database).refresh()
@@ -138,7 +138,7 @@ NO_FILES = [
 def test_a_folder_a_link_or_a_pipe_is_not_set_aside(
     database: Path, invalid: InvalidDatabase
 ) -> None:
-    """A folder named in place of its database may be that of a running server."""
+    """A folder given instead of a database may be that of a running server."""
     sqlite_file.create(database, 5)
     invalid.make(database)
     before = database.lstat().st_ino
@@ -190,7 +190,7 @@ def test_a_server_that_starts_meanwhile_continues_from_the_index(
 
 @pytest.mark.usefixtures("root")
 def test_files_created_by_root_belong_to_the_owner_of_the_folder() -> None:
-    # Not under tmp_path, which its owner alone may enter.
+    # Not under tmp_path, which only its owner may enter.
     folder = Path(tempfile.mkdtemp(prefix="fibcore-"))
     try:
         os.chown(folder, 65534, 65534)
@@ -266,7 +266,7 @@ def without_its_wal(database: Path) -> None:
 
 def damaged(database: Path) -> None:
     killed(database)
-    # The WAL of a server that was killed soon holds all pages, so it is damaged as well.
+    # The WAL of a server that was killed early has all pages, so it is damaged, too.
     for path in (database, files.wal_path(database)):
         path.write_bytes(b"damaged")
 
@@ -342,7 +342,7 @@ sqlite_opener.SqliteStore.set_index = set_index
 def test_interrupted_anywhere_no_used_key_counts_as_new(
     tmp_path: Path, order: str, expected: set[int | None]
 ) -> None:
-    """A key is answered with the step that it made, or rejected. Done a second time it is 52."""
+    """A key gets the number of its step, or is rejected. Repeated, the index is 52."""
     original = tmp_path / "original"
     original.mkdir()
     keyed(original / "fibcore.db")
@@ -359,9 +359,9 @@ def test_interrupted_anywhere_no_used_key_counts_as_new(
 
 
 def left_behind(original: Path, program: str, index: int) -> set[int | None]:
-    """Where the database stands, or None if it is invalid, after the program was killed anywhere.
+    """The index of the database, or None if it is invalid, after the program was killed anywhere.
 
-    Done again, the program leads to ``index``, whatever was left behind.
+    Repeated, the program leads to ``index``, whatever it had left.
     """
     found: set[int | None] = set()
     databases = killed_at_each_line(original, Path(fibcore.__file__).parent, program, least=6)
@@ -437,7 +437,7 @@ def test_a_backup_never_replaces_another_database(
 
 
 def test_a_persons_file_named_new_is_left_alone(database: Path, tmp_path: Path) -> None:
-    """It may be the next database, or an earlier copy."""
+    """It may become the next database, or be an earlier copy."""
     for path in (database, tmp_path / "copy.db"):
         sqlite_file.create(path.with_name(f"{path.name}.new"), 9)
     make(database, 5)
@@ -449,7 +449,7 @@ def test_a_persons_file_named_new_is_left_alone(database: Path, tmp_path: Path) 
 def test_a_copy_that_another_process_also_writes_is_not_reported(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What has been verified is what gets the name, though both write the same file first."""
+    """The verified file gets the name, although both write the same file first."""
     make(database, 5)
     target = tmp_path / "copy.db"
     SqliteOpener(database).backup(target)

@@ -1,4 +1,4 @@
-"""A full disk, a locked database: problems that can pass, and their effect on the store."""
+"""A full disk, a locked database: temporary problems, and their effect on the store."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from fibcore.stores.sqlite import WAL_PAGES, SqliteStore
 from tests.stores.conftest import index_on_disk
 from tests.support.disks import SmallDisk, fill
 
-# Trouble that can pass
+# Temporary problems
 
 
 @pytest.mark.parametrize("is_there", [False, True])
@@ -49,7 +49,7 @@ def test_reserving_the_wal_can_be_retried(database: Path, monkeypatch: pytest.Mo
 
 
 def step_on_a_full_disk(disk: Path) -> None:
-    """One store makes steps, and the next one."""
+    """One store makes steps, and the next one, too."""
     with closing(SqliteStore(disk / "fibcore.db")) as store:
         fill(disk)
         store.advance(1)
@@ -123,7 +123,7 @@ def test_a_commit_without_space_fails_and_leaves_the_last_index(
 def test_a_commit_waits_for_a_program_that_holds_the_write_lock(
     database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing has been written by then, so it need not end the process."""
+    """Nothing has been written by then, so the process need not exit."""
     monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.01)
     tries = []
     commit = SqliteStore.commit
@@ -153,7 +153,7 @@ def test_a_commit_waits_for_a_program_that_holds_the_write_lock(
     "processes", "a commit has any other error, and may have written", "the process ends"
 )
 def test_a_commit_that_may_have_written_is_not_retried(database: Path) -> None:
-    """The control: what is tried again is the lock alone."""
+    """The control: only the lock is retried."""
     with closing(SqliteStore(database)) as store:
         store._connection.close()
         with pytest.raises(CommitFailedError):
@@ -181,7 +181,7 @@ def test_a_database_with_a_second_name_is_invalid(database: Path, tmp_path: Path
     "503 until it is raised; the database does not count as invalid",
 )
 def test_a_limit_on_file_size_is_temporary(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says nothing of the database, which is not invalid: EFBIG, as ``ulimit -f`` has it."""
+    """EFBIG, from ``ulimit -f``, does not make the database invalid."""
     sqlite_file.create(database, 5)
 
     def pwrite(*_: object) -> int:

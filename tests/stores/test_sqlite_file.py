@@ -1,4 +1,4 @@
-"""The database: created and copied whole or not at all, left untouched if invalid, errors said."""
+"""The database: created and copied completely or not at all, and untouched if invalid."""
 
 import errno
 import os
@@ -60,7 +60,7 @@ def test_killed_at_any_line_creation_leaves_a_valid_database_or_none(tmp_path: P
     ):
         found.add(database.exists())
         if not database.exists():
-            # What the first try left does not hinder the second.
+            # Leftovers of the first attempt do not prevent the second.
             sqlite_file.create(database, 5)
         assert sqlite_file.verify_file(database) == 5
         assert [path.name for path in database.parent.iterdir()] == [database.name]
@@ -125,7 +125,7 @@ def test_a_database_is_never_created_over_remains_of_another(database: Path, rem
     assert "fibcore restore FILE" in message
 
 
-# Failure: test_sqlite_store.py has the ways in which a file can be bad
+# Failures: test_sqlite_store.py covers invalid files
 
 
 def test_a_missing_database_is_invalid_and_not_created(database: Path) -> None:
@@ -231,7 +231,7 @@ with closing(sqlite_file.connect(database, mode="ro")) as connection:
         backup_copy = files.backup_copy_path(database)
         found.add(sqlite_file.verify_file(backup_copy))
         assert sqlite_file.verify_file(database) == 6
-        # What the first try left does not hinder the second.
+        # Leftovers of the first attempt do not prevent the second.
         assert copy(database, backup_copy) == 6
         assert contents(database.parent).keys() == {database.name, backup_copy.name}
     assert found == {5, 6}
@@ -241,7 +241,7 @@ with closing(sqlite_file.connect(database, mode="ro")) as connection:
 
 
 def failure(number: int | str) -> sqlite3.Error | OSError:
-    """An error of SQLite, by the name of its code, or of the system."""
+    """An error of SQLite, by its name, or of the system."""
     if isinstance(number, int):
         return OSError(number, "it failed")
     error = sqlite3.OperationalError("it failed")
@@ -251,7 +251,7 @@ def failure(number: int | str) -> sqlite3.Error | OSError:
 
 @pytest.mark.parametrize(
     "number",
-    # What can't be opened may come.
+    # A file that can't be opened may appear later.
     [*("FULL", "IOERR_FSYNC", "IOERR_READ", "NOMEM", "CANTOPEN"), errno.ENOSPC, errno.EIO],
 )
 @pytest.mark.parametrize("is_there", [True, False])
@@ -298,6 +298,6 @@ def test_a_path_on_which_no_file_can_exist_is_invalid(tmp_path: Path) -> None:
     for path in (tmp_path / "file" / "x", tmp_path):
         explained = sqlite_file.explain(failure("CANTOPEN"), path)
         assert type(explained) is DatabaseInvalidError
-    # Only what can't be opened is checked for being a file.
+    # Only a path that can't be opened is checked for being a file.
     explained = sqlite_file.explain(failure("PROTOCOL"), tmp_path)
     assert type(explained) is StoreUnavailableError

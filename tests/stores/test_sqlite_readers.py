@@ -20,7 +20,7 @@ from tests.support.store_processes import run
 
 @contextmanager
 def reading(database: Path, index: int) -> Iterator[sqlite3.Connection]:
-    """Somebody reads ``index``, and goes on doing so."""
+    """A program reads ``index``, and keeps its transaction open."""
     with closing(sqlite3.connect(database, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         assert reader.execute("SELECT n FROM sequence").fetchone() == (index,)
@@ -86,7 +86,7 @@ def test_more_readers_than_sqlite_has_marks_block_nobody(database: Path) -> None
 def test_a_continued_wal_is_rewritten_before_its_sync(
     left_by_a_killed_server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sync that failed in the life before may have left it in the page cache alone."""
+    """After a failed sync of the process before, it may be only in the page cache."""
     database = left_by_a_killed_server
     wal = files.wal_path(database)
     monkeypatch.setattr(sqlite, "COPIED_SIZE", 1000)
@@ -162,7 +162,7 @@ class Unmoved(sqlite3.Connection):
 def test_a_failing_checkpoint_ends_the_server(
     database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No program is blamed for it, and the WAL does not grow until the disk is full."""
+    """No program is blamed for that, and the WAL does not grow until the disk is full."""
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Unmoved))
     with closing(SqliteStore(database, "off")) as store:
         with pytest.raises(CommitFailedError, match="disk I/O error"):

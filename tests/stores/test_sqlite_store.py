@@ -1,4 +1,4 @@
-"""The embedded store: what is invalid, what it guards against, and what is on disk when."""
+"""The embedded store: what is invalid, what it guards against, and when data is on disk."""
 
 import os
 import re
@@ -77,8 +77,8 @@ def test_a_database_that_cannot_commit_a_step_is_invalid(database: Path) -> None
 
 @pytest.fixture
 def folder_of_nobody() -> Iterator[Path]:
-    """A folder that an unprivileged user owns, which this process then is if it was root."""
-    # Not under tmp_path, which its owner alone may enter.
+    """A folder of an unprivileged user, to which this process switches if it is root."""
+    # Not under tmp_path, which only its owner may enter.
     folder = Path(tempfile.mkdtemp(prefix="fibcore-"))
     folder.chmod(0o755)
     nobody = 65534
@@ -118,7 +118,7 @@ def test_a_missing_permission_is_named_and_may_be_granted(
     database.chmod(0o600)
     beside = list(folder_of_nobody.glob("fibcore.db-*"))
     if beside:
-        # They have the rights that the database had.
+        # They have the permissions of the database.
         with pytest.raises(NoRightError, match=r"\.db-(wal|shm): "):
             SqliteStore(database)
         for each in beside:
@@ -197,7 +197,7 @@ def test_the_wal_is_bounded(database: Path) -> None:
         for index in range(1, 3 * WAL_PAGES):
             store.commit(index)
         assert wal_of(database).stat().st_size == reserved
-        # The header, and twice the pages, for as long as a reader is in it.
+        # The header, and twice the pages, while a reader uses it.
         assert reserved == 32 + 2 * WAL_PAGES * (sqlite_file.PAGE_SIZE + 24)
 
 
@@ -232,7 +232,7 @@ def test_a_commit_after_a_write_of_another_process_fails(database: Path) -> None
 
 
 def open_while_another_commits(database: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """As when the lock file was deleted: what is read is old when it comes to write.
+    """As after a deleted lock file: the index that was read is stale at the write.
 
     Returns:
         The high-water mark then; the other store is at 6.

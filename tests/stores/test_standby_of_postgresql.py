@@ -1,4 +1,4 @@
-"""PostgreSQL with a standby that may take over: what a reply rests on is known with the reply."""
+"""PostgreSQL with a standby that may take over: each reply tells whether it was confirmed."""
 
 import math
 import threading
@@ -34,7 +34,7 @@ def standby(shared_primary: Postgresql) -> Iterator[Standby]:
 
 @pytest.fixture
 def primary(shared_primary: Postgresql, standby: Standby) -> Iterator[Postgresql]:  # noqa: ARG001
-    """One with a standby, which is waited for if a test says so, and no longer than that."""
+    """A server with a standby, which is synchronous only while a test wants it."""
     yield shared_primary
     wait_for_nobody(shared_primary)
 
@@ -47,7 +47,7 @@ def wait_for_nobody(primary: Postgresql) -> None:
 
 @contextmanager
 def opened(primary: Postgresql) -> Iterator[EngineStore]:
-    """A store on a sequence of its own, at 0."""
+    """A store on a new sequence, at 0."""
     engine = PostgresqlOpener(primary.url, f"test-{uuid.uuid4()}")
     assert engine.create(0) is None
     with closing(engine.open()) as store:
@@ -97,7 +97,7 @@ def test_a_standby_is_never_connected_to_whatever_the_url_allows(standby: Standb
 def test_a_cancelled_wait_for_a_standby_leaves_a_doubt(
     primary: Postgresql, standby: Standby, heard: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server warns of it, and goes on as if the standby had confirmed."""
+    """The server sends a warning, and continues as if the standby had confirmed."""
     if not heard:
         monkeypatch.setattr(PostgresqlLink, "_take_notice", lambda *_: None)
     standby.is_waited_for()

@@ -1,4 +1,4 @@
-"""Engines over TLS: a server shows a certificate that is trusted, or is unavailable."""
+"""Engines over TLS: a server without a trusted certificate is unavailable."""
 
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 
 def certify(engine: Engine) -> tuple[Path, Path]:
-    """Make a key and a certificate that it signs itself; return both."""
+    """Create a key and a self-signed certificate; return both."""
     key, certificate = engine.folder / "key", engine.folder / "certificate"
     name = ("-subj", "/CN=engine", "-addext", "subjectAltName=IP:127.0.0.1")
     files = ("-keyout", key, "-out", certificate)

@@ -1,4 +1,4 @@
-"""The URL of a store: what is accepted, and that no message contains a secret."""
+"""The URL of a store: which are accepted, and that no message contains a secret."""
 
 import contextlib
 import inspect
@@ -112,17 +112,17 @@ def test_messages_of_drivers_are_shown_without_passwords() -> None:
     assert "a" * 9 not in without_secrets("a" * 9, "redis://:12/" + "a" * 9 + "@h")
 
 
-# Whatever a password is, and wherever it stands.
+# Whatever a password is, and wherever it is in the URL.
 
 REFUSED = "127.0.0.1:1"
-"""Where nobody listens."""
+"""A port on which nothing listens."""
 
 NAMES = {
     "redis": [*inspect.signature(redis.connection.Connection).parameters, "db", "ssl_cert_reqs"],
     "postgres": [each.keyword.decode() for each in pq.Conninfo.get_defaults()],
     "etcd": ["cacert", "cert", "key"],
 }
-"""The options that drivers know."""
+"""Options of the drivers."""
 
 VALUES = st.sampled_from(["", "0", "1", "-1", "1e999", "yes", "None", "[]", "%ff", "/none", "a:b"])
 
@@ -146,13 +146,13 @@ SECRETS = st.text("QXZJK789/?#@:&=% []\\'\"<>^`{|}+\u00e9\n", min_size=4, max_si
 
 
 def pieces(secret: str) -> list[str]:
-    """What of a secret would be recognised: the runs of its letters and digits."""
+    """Recognizable parts of a secret: its runs of letters and digits."""
     return [run for run in re.findall("[QXZJK789]+", secret) if len(run) > 2]
 
 
 @st.composite
 def urls(draw: st.DrawFn) -> tuple[str, str, list[str]]:
-    """A URL with a secret, what may be shown of it, and what may not."""
+    """A URL with a secret, the part that may be shown, and the part that may not."""
     scheme, secret = draw(st.sampled_from(SCHEMES)), draw(SECRETS)
     written = draw(st.sampled_from([secret, quote(secret, safe="")]))
     path = {"redis+sentinel": "/name/0", "redis": "/0"}.get(scheme, "/name")
@@ -162,7 +162,7 @@ def urls(draw: st.DrawFn) -> tuple[str, str, list[str]]:
         )
     )
     if scheme.startswith("etcd"):
-        # It takes no password there, and says so.
+        # It rejects a password there.
         form = form.replace("?password={it}", "")
     filled = form.format(user=draw(st.sampled_from(["u", ""])), it=written, host=REFUSED, path=path)
     return f"{scheme}://{filled}", f"{scheme}://{REFUSED}{path}", pieces(secret)

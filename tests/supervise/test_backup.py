@@ -1,4 +1,4 @@
-"""The backup copy is a good one, whatever becomes of the database."""
+"""The backup copy is valid, whatever happens to the database."""
 
 import errno
 import logging
@@ -23,14 +23,14 @@ from supervise.backup import LOGGED_SECONDS, BackupCopy
 
 @pytest.fixture
 def store(database: Path) -> Iterator[SqliteStore]:
-    """The database as a server has it open."""
+    """The database, opened as by a server."""
     store = SqliteStore(database, "off")
     yield store
     store.close()
 
 
 def copied(database: Path) -> int:
-    """The index of the backup copy, which must be good."""
+    """The index of the backup copy, which must be valid."""
     return sqlite_file.verify_file(files.backup_copy_path(database))
 
 
@@ -79,11 +79,11 @@ def test_backup_and_writer_do_not_wait_for_each_other(store: SqliteStore, databa
 
 
 RESERVED = sqlite.wal_reserve(sqlite_file.PAGE_SIZE)
-"""Bytes of the WAL, which it has from the start."""
+"""Bytes reserved for the WAL from the start."""
 
 
 def largest_wal(store: SqliteStore, database: Path) -> int:
-    """Step for many times what the WAL has space for, copying all the while; in bytes."""
+    """Step far past the space of the WAL, while copying; return its size in bytes."""
     backup_copy = BackupCopy(database)
     largest = 0
     for index in range(1, 5 * sqlite.WAL_PAGES):
@@ -146,9 +146,9 @@ def test_health_has_the_reason_until_a_copy_is_made(store: SqliteStore, database
 
 
 def copied_of_a_step_that_is_not_recorded(database: Path) -> tuple[int, int]:
-    """The index of the copy before and after a server has taken over from one killed in a commit.
+    """The index of the copy before and after a takeover from a server killed in a commit.
 
-    The killed one has written step 2 to the WAL, and neither synced nor recorded it.
+    That server has written step 2 to the WAL, but neither synced nor recorded it.
     """
     with closing(SqliteStore(database)) as store:
         store.commit(1)
@@ -254,7 +254,7 @@ def test_a_damaged_copy_is_replaced(
 
 @pytest.mark.proves("disk", "the backup copy is damaged", "it is replaced")
 def test_a_copy_damaged_between_two_checks_is_replaced(store: SqliteStore, database: Path) -> None:
-    """While no step is made, too: ``fibcore verify`` says that it is replaced."""
+    """Even while no step is made: ``fibcore verify`` promises that it is replaced."""
     store.commit(3)
     backup_copy = BackupCopy(database)
     backup_copy.refresh()
@@ -295,7 +295,7 @@ def _no_space(_: int) -> None:
 
 
 class NoMoreSleepError(Exception):
-    """Ends a loop that has none."""
+    """Ends an endless loop."""
 
 
 def test_the_database_is_checked_every_few_seconds(

@@ -1,4 +1,4 @@
-"""What runs inside supervisord: it holds the socket, and ends a watchdog that hangs."""
+"""The part inside supervisord: it holds the socket, and kills a hanging watchdog."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ from tests.support.waiting import states, until, until_ended
 
 
 def kill_all_at_one_moment(appliance: Supervised) -> None:
-    """supervisord sees all its processes end before it can start one of them again."""
+    """supervisord notices the end of all its processes before it can restart one."""
     os.kill(appliance.pid, signal.SIGSTOP)
     children = appliance.children()
     for pid in children:
@@ -36,7 +36,7 @@ def kill_all_at_one_moment(appliance: Supervised) -> None:
 @pytest.mark.proves("processes", "all four processes are…")
 @pytest.mark.processes
 def test_the_socket_stays_open_while_no_process_runs() -> None:
-    """supervisord can't bind the address again: a child of the killed servers has the socket."""
+    """supervisord can't bind the address again: a child of a killed server has the socket."""
     with Supervised(command=variant(leaves_its_socket_to_a_child)) as appliance:
         appliance.wait_until_all_run()
         assert appliance.client.get("/next").index == 1
@@ -89,7 +89,7 @@ def test_stopping_both_closes_the_socket_and_a_start_opens_it() -> None:
 
 
 class Loaded:
-    """The extension in a supervisord that is none, whose time is the test's."""
+    """The extension in a fake supervisord, with simulated time."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -183,7 +183,7 @@ def test_only_a_hanging_watchdog_is_killed(loaded: Loaded) -> None:
             loaded.tick()
         assert loaded.said == []
         until(lambda: is_idle(process.pid), "it waits, as if in a deadlock")
-        loaded.tick(3600.0)  # The machine was suspended, say: a beat may be on its way.
+        loaded.tick(3600.0)  # For example after a suspend: a beat may be on its way.
         assert process.poll() is None
         loaded.tick()
         assert process.wait() == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""What the watchdog and the backup have in common as programs that supervisord starts."""
+"""What watchdog and backup have in common as programs of supervisord."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What make run says before it starts anything, and what an instance that it started looks like."""
+"""``make run``: its messages, and the instance that it starts."""
 
 import json
 import os
@@ -105,7 +105,7 @@ def test_ctrl_c_shows_the_last_lines_of_the_log(home: Path) -> None:
 def test_a_folder_may_have_any_name(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """One of odd characters, as long as it may be; what serves there is not cleaned away."""
+    """Odd characters and the greatest length; the build of a running server is not cleaned up."""
     parent = tmp_path_factory.mktemp("run")
     longest = MAX_SOCKET_PATH - len(os.fsencode(CONTROL)) - 1
     folder = parent / "it's; #1".ljust(longest - len(os.fsencode(parent)) - 1, "x")
@@ -129,7 +129,7 @@ def test_a_folder_may_have_any_name(
 
 @pytest.mark.parametrize("made", [("python",), ("python", "pip")], ids=["without pip", "finished"])
 def test_an_unfinished_environment_is_built_again(home: Path, made: tuple[str, ...]) -> None:
-    """As after an interrupt, or on a full disk: it has a Python, and nothing can be installed."""
+    """As after an interrupt, or on a full disk: it has a Python, but nothing can be installed."""
     home.joinpath(".venv").unlink()
     sources = ("pyproject.toml", "setup.py", "requirements/run.txt")
     compiled = ("fibcore/idempotency_key", "web/http/answers", "web/http/heads", "web/http/parser")
@@ -192,7 +192,7 @@ def test_the_command_in_the_message_repairs_a_truncated_database(home: Path) -> 
 )
 @pytest.mark.proves("load", "a restart of one process after the other")
 def test_processes_are_restarted_one_after_the_other(home: Path) -> None:
-    """Where nothing runs it says so."""
+    """If nothing runs, that is reported."""
     with running(home) as port:
         with Load(port) as load:
             load.wait_for_steps(50)
@@ -205,7 +205,7 @@ def test_processes_are_restarted_one_after_the_other(home: Path) -> None:
         assert done.stdout.count(" restarted") == 4
         until(lambda: said(home).count("serving from") == 2, "the standby has taken over")
         assert "taking over" in said(home)
-        # Whoever removes the socket has ended nothing.
+        # Removing the socket ends no process.
         (home / CONTROL).unlink()
         done = restart(home)
         assert done.returncode == os.EX_TEMPFAIL
@@ -223,7 +223,7 @@ def test_processes_are_restarted_one_after_the_other(home: Path) -> None:
 
 @pytest.mark.proves("processes", "`make restart` is interrupted", "no process stays stopped")
 def test_an_interrupted_restart_leaves_no_process_stopped(home: Path) -> None:
-    """It leaves while the standby, which is frozen, has not ended."""
+    """It is interrupted while the frozen standby has not exited."""
     with running(home) as port:
         step(port)
         with connected(home) as supervisord:

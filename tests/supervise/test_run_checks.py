@@ -1,4 +1,4 @@
-"""What keeps ``make run`` from starting anything: one line says it, and the exit status."""
+"""Problems that keep ``make run`` from starting anything: one line, and the exit status."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reject(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Reject:
-    """Run in a folder with some settings; return the line that says why nothing is started."""
+    """Run in a folder with some settings; return the line with the reason why nothing starts."""
 
     def run(folder: Path, status: int, **settings: str) -> str:
         umask = os.umask(0o077)
@@ -175,7 +175,7 @@ def test_make_run_reports_a_database_served_from_elsewhere(home: Path, reject: R
 
 
 def test_systemd_does_not_retry_a_start_that_needs_an_operator() -> None:
-    """Every status of ``make run`` for a problem that does not pass, as of a missing sequence."""
+    """Every status of ``make run`` for a permanent problem, such as a missing sequence."""
     unit = ROOT.joinpath("deploy", "debian", "fibcore.service").read_text()
     prevented = re.search(r"(?m)^RestartPreventExitStatus=(.*)$", unit)
     assert prevented is not None

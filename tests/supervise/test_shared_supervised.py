@@ -1,4 +1,4 @@
-"""``make run`` with a store that is shared: both of its processes serve."""
+"""``make run`` with a shared store: both of its processes serve."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(engines: Engines) -> dict[str, str]:
-    """A sequence that has been made."""
+    """An existing sequence."""
     settings = {"FIB_STORE": engines(Redis).url, "FIB_SEQUENCE": f"test-{uuid.uuid4()}"}
     opener(settings).create(0)
     return settings
@@ -42,7 +42,7 @@ def opener(settings: dict[str, str]) -> EngineOpener:
 
 
 def process_at(port: int) -> int:
-    """Which process has answered."""
+    """The process that answered."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=PATIENCE) as answer:
         return int(json.loads(answer.read())["process"]["pid"])
 
@@ -61,7 +61,7 @@ def both_serve(port: int) -> Callable[[], bool]:
 def test_both_processes_serve_through_kills_and_restarts(
     home: Path, settings: dict[str, str]
 ) -> None:
-    """Whatever the form of the log: test_run restarts one of text."""
+    """With the JSON log; test_run restarts with the text log."""
     with (home / "fibcore.conf").open("a") as conf:
         conf.writelines(f"{name}={value}\n" for name, value in settings.items())
     with running(home, FIB_LOG_FORMAT="json") as port:

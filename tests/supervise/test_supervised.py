@@ -20,10 +20,10 @@ pytestmark = pytest.mark.processes
 
 @pytest.fixture
 def own_appliance() -> Iterator[Supervised]:
-    """One that has been through nothing yet, and may be left in any state."""
+    """A new appliance, which may be left in any state."""
     with Supervised() as appliance:
         yield appliance
-        print(appliance.report())  # which pytest shows when the test has failed
+        print(appliance.report())  # pytest shows it if the test fails
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def shared_appliance() -> Iterator[Supervised]:
 
 @pytest.fixture
 def appliance(shared_appliance: Supervised) -> Iterator[Supervised]:
-    """One that has been through the tests before, and is to come through this one."""
+    """A shared appliance, which must survive the test."""
     yield shared_appliance
     print(shared_appliance.report())
 
@@ -96,7 +96,7 @@ def test_a_second_supervisord_logs_why_it_does_not_serve(own_appliance: Supervis
                 rf"until it stops, the clients of this one get no answers"
             )
         assert own_appliance.get("/next") == '{"next": 1}'
-        # When the other has ended, its clients are answered from where that has come to.
+        # When the other has exited, its clients get answers that continue from there.
         assert own_appliance.stop() == 0
         assert second.get("/next") == '{"next": 1}'
         assert second.get("/next") == '{"next": 2}'
@@ -124,7 +124,7 @@ def test_supervisorctl_needs_no_options_in_the_folder(appliance: Supervised) -> 
 
 
 def open_files(pid: int) -> set[str]:
-    """What its descriptors are of, but for those that it closes meanwhile."""
+    """The targets of its descriptors, except those that it closes meanwhile."""
     found = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):

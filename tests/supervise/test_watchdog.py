@@ -1,6 +1,6 @@
 """The watchdog without a supervisord: which processes it kills, and which it never kills.
 
-Time is the test's own: it passes as fast as the processes reach the state in question.
+Time is simulated: it passes as soon as the processes have reached the state.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from supervise.liveness import (
 from supervise.watchdog import POLL_SECONDS, Watchdog, name_in
 from tests.support.waiting import until
 
-# How long a process has been silent.
+# The silence of a process.
 
 SLEEPS: Final = Sample(started=7, state="S", used=1.0)
 
@@ -58,10 +58,10 @@ def beaten(patience: float = 2.0) -> Liveness:
     ("state", "is_idle", "using", "silent"),
     [
         ("S", True, 0.0, 2.0 / POLL_SECONDS),
-        # One that runs is silent for the processor time that it uses.
+        # The silence of a running process is the processor time that it uses.
         ("R", False, POLL_SECONDS, 2.0 / POLL_SECONDS),
         ("R", False, POLL_SECONDS / 4, 4 * 2.0 / POLL_SECONDS),
-        # One that waits for the processor, the disk or a debugger is not silent.
+        # A process that waits for the processor, the disk or a debugger is not silent.
         *((state, False, 0.0, 1000) for state in "RDt"),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_stopped_process_is_killed_whatever_it_was_doing(silence: Liveness) ->
     assert silence.reason == "is stopped"
 
 
-# Whom it ends.
+# Which processes it kills.
 
 DEADLOCKED: Final = "import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()"
 LOOPS: Final = "while True: pass"
@@ -127,7 +127,7 @@ class Pack:
         )
 
     def start(self, does: str, *, beats: float | None = 2.0, group: str = "web") -> int:
-        """Start one that beats once, if it does, and from then on does what is asked."""
+        """Start one that beats at most once, and then runs this code."""
         prepare = (
             f"from fibcore.appliance.heartbeat import Heartbeat\n"
             f"heartbeat = Heartbeat(lambda: {beats})\n"
@@ -156,7 +156,7 @@ class Pack:
         return self.processes[pid].poll() == -signal.SIGKILL
 
     def ends(self, pid: int) -> None:
-        """Look until it is ended."""
+        """Poll until it is killed."""
 
         def killed() -> bool:
             self.look()
@@ -213,7 +213,7 @@ def test_a_stopped_process_is_killed(
 @pytest.mark.proves("processes", "the watchdog exits")
 @pytest.mark.processes
 def test_a_new_watchdog_kills_a_server_that_hung_before(pack: Pack) -> None:
-    """It sees the last beat, and for how long that was good."""
+    """It sees the last beat, and its limit."""
     server, standby = pack.start(DEADLOCKED), pack.start(STARTS, beats=None)
     until(lambda: is_idle(server), "it hangs")
     pack.watchdog = pack.another()
@@ -224,7 +224,7 @@ def test_a_new_watchdog_kills_a_server_that_hung_before(pack: Pack) -> None:
     assert not pack.is_killed(standby)
 
 
-# Of how it looks at processes.
+# How it samples processes.
 
 
 @pytest.mark.processes

@@ -17,7 +17,7 @@ from supervise import liveness, watchdog
 from supervise.liveness import Liveness, Sample, is_idle, sample
 from supervise.watchdog import POLL_SECONDS, Watchdog
 
-# What it sees of a process.
+# What it samples of a process.
 
 
 def test_processor_time_includes_user_and_system() -> None:
@@ -85,11 +85,11 @@ def test_a_process_stopped_again_counts_from_then() -> None:
     assert silence.reason == "is stopped"
 
 
-# Whom it ends.
+# Which processes it kills.
 
 
 class World:
-    """Processes that all look alike, and hang."""
+    """Processes that look alike, and hang."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.children = [os.getpid()]
@@ -199,7 +199,7 @@ def test_an_exited_process_hides_no_other(world: World) -> None:
 def test_time_without_polls_does_not_count(world: World) -> None:
     world.beats = {os.getpid(): 2.0}
     world.look(dog := world.watchdog(), times=1)
-    world.now += 3600.0  # the machine was suspended, say: a beat may be on its way
+    world.now += 3600.0  # for example after a suspend: a beat may be on its way
     world.look(dog)
     assert world.killed == []
     world.look(dog, times=2)
@@ -209,7 +209,7 @@ def test_time_without_polls_does_not_count(world: World) -> None:
 def test_the_watchdog_logs_once_who_serves_and_its_limit(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing of one that is starting, or stands by."""
+    """Nothing about a process that is starting, or stands by."""
     caplog.set_level(logging.INFO, "watchdog")
     dog = world.watchdog()
     for patience in (None, STARTING_SECONDS, 2.0, None, 2.0):

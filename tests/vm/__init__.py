@@ -1,1 +1,1 @@
-"""The appliance in the VM of the Vagrantfile; run by ``make vm-test``, and not by ``make test``."""
+"""The appliance in the VM of the Vagrantfile; run by ``make vm-test``, not by ``make test``."""

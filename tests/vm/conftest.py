@@ -1,4 +1,4 @@
-"""The VM, brought up once for all tests, and the figures that they print at the end."""
+"""The VM, started once for all tests, and the figures that they print at the end."""
 
 import os
 from collections.abc import Callable
@@ -9,15 +9,15 @@ import pytest
 
 from tests.vm.machine import Machine
 
-# The folder that tests/vm/run has made, with the box and a copy of the project in it. Without it
-# there is no VM, and `make test` collects nothing here.
+# The folder created by tests/vm/run, with the box and a copy of the project. Without it there is no
+# VM, and `make test` collects nothing here.
 LAB: Final = os.environ.get("VM_TEST_LAB")
 collect_ignore_glob = [] if LAB else ["test_*.py"]
 
 FIGURES: Final = pytest.StashKey[list[str]]()
 
 Figure = Callable[[str], None]
-"""Takes a line to print at the end."""
+"""Prints a line at the end."""
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def machine() -> Machine:
 
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Figure:
-    """Call it with a line that is worth reading when all tests have passed."""
+    """Call it with a line to print when all tests have passed."""
     lines = request.config.stash.setdefault(FIGURES, [])
     return lines.append
 

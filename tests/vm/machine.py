@@ -15,14 +15,14 @@ DATABASE: Final = "/var/lib/fibcore/fibcore.db"
 CGROUP: Final = "/sys/fs/cgroup/system.slice/fibcore.service"
 
 COMMAND_SECONDS: Final = 400.0
-"""Time limit of any command: a ``vagrant up``, under software emulation, on two busy cores."""
+"""Time limit of each command: of ``vagrant up``, under emulation, on two busy cores."""
 
 
 class Machine:
     """The VM of the project in ``lab``, the folder of the VM test."""
 
     forwarded: Final = Client(f"http://127.0.0.1:{PORT}")
-    """Asks as the user does, at the port that Vagrant forwards."""
+    """Sends requests like a user, to the port that Vagrant forwards."""
 
     def __init__(self, lab: Path) -> None:
         self.project = lab / "project"
@@ -58,7 +58,7 @@ class Machine:
 
     @cached_property
     def direct(self) -> Client:
-        """Asks past the forwarded port: there a refused connection is seen as one."""
+        """Sends requests past the forwarded port, which hides refused connections."""
         (host,) = (
             line.split()[1]
             for line in self._ssh_config.read_text().splitlines()
@@ -78,15 +78,15 @@ class Machine:
         until(is_healthy, "the forwarded port leads to a healthy server", 120)
 
     def pids(self) -> list[int]:
-        """supervisord's process id, and those of all that it runs."""
+        """The process ids of supervisord and of everything that it runs."""
         return [int(pid) for pid in self.ssh(f"cat {CGROUP}/cgroup.procs").split()]
 
     def server(self) -> int:
-        """The process that serves; it has written its id into the lock."""
+        """The server, whose id is in the lock file."""
         return int(self.ssh(f"sudo cat {DATABASE}.lock"))
 
     def memory(self) -> float:
-        """MB that supervisord and all that it runs take, of shared pages each its share."""
+        """Memory of supervisord and all that it runs, in MB, with its share of shared pages."""
         figures = self.ssh(
             f"for pid in $(cat {CGROUP}/cgroup.procs); do"
             " sudo grep ^Pss: /proc/$pid/smaps_rollup; done"

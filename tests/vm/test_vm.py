@@ -1,7 +1,7 @@
-"""The appliance in the VM, from ``vagrant up`` on; in this order, each goes on where the last was.
+"""The appliance in the VM, from ``vagrant up`` on: each test continues where the last ended.
 
-Speed is not tested here: an emulated CPU is some fifteen times slower. What is shown is that the
-same happens in the VM as on the host, and what only a VM can show.
+Speed is not tested: an emulated CPU is some fifteen times slower. The tests show that the VM
+behaves like the host, and what only a VM can show.
 """
 
 import re
@@ -31,10 +31,10 @@ UP_SECONDS = 120.0
 """Time limit of a few steps, on an emulated CPU that has just booted."""
 
 HANG_SECONDS = 90.0
-"""Until a server that hangs is replaced: 3 seconds, and the emulation's share."""
+"""Until a hanging server is replaced: 3 seconds, and the emulation's share."""
 
 RATE: Final = 40
-"""Requests a second, which leave the emulated CPU time to work."""
+"""Requests per second that the emulated CPU can handle."""
 
 STEPS: Final = 40
 """Steps to wait for, before a fault and after it."""
@@ -42,7 +42,7 @@ STEPS: Final = 40
 
 @contextmanager
 def loaded(client: Client) -> Iterator[Load]:
-    """Step and read in the background; nobody else steps, and every answer must be right."""
+    """Step and read in the background; nothing else steps, and every answer must be right."""
     first = client.index
     with Load([(client.host, client.port)], clients=4, rate=RATE) as load:
         load.wait_for_steps(STEPS, UP_SECONDS)
@@ -50,11 +50,11 @@ def loaded(client: Client) -> Iterator[Load]:
     load.check(first=first, last=client.index)
 
 
-# The commands, as the README has them.
+# The commands, as in the README.
 
 
 def test_vagrant_up_ends_with_the_reference_session(machine: Machine) -> None:
-    """On the host's loopback."""
+    """On the loopback of the host."""
     asked = ("current", "next", "next", "next", "previous")
     session = [machine.shell(f"curl -s http://127.0.0.1:8080/{path}") for path in asked]
     assert session == [
@@ -82,7 +82,7 @@ def test_locust_accepts_every_answer(machine: Machine, figure: Figure) -> None:
         f"{BIN}/locust -f {ROOT}/bench/locustfile.py --headless --users 90 --spawn-rate 90"
         " --run-time 10s --stop-timeout 5 --host http://127.0.0.1:8080"
     )
-    # Its exit status says that the rate was below the one asked for, as it must be here.
+    # Its exit status reports a rate below the requested one, as expected here.
     output = machine.shell(f"cd {ROOT} && {locust} || true")
     verdict = re.search(r"^checked .*", output, re.MULTILINE)
     assert verdict, output
@@ -102,7 +102,7 @@ def test_the_command_uses_the_database_of_the_service(machine: Machine) -> None:
     assert shown["index"] == str(machine.forwarded.index)
 
 
-# Its state, and its rights
+# Its state, and its privileges
 
 
 def test_it_has_one_cpu_and_512_mb(machine: Machine) -> None:
@@ -138,13 +138,13 @@ def test_the_unit_writes_only_its_private_database(machine: Machine) -> None:
         f"sudo nsenter -m -t $(head -n 1 {CGROUP}/cgroup.procs) runuser -u fibcore --"
         " find / -path /proc -prune -o -type d -writable -print 2>/dev/null || true"
     )
-    # The two temporary folders are the unit's own, as PrivateTmp has it.
+    # The two temporary folders are private: PrivateTmp.
     database = {"/var/lib/fibcore", "/var/lib/fibcore/log"}
     assert set(writable.splitlines()) == database | {"/tmp", "/var/tmp"}
 
 
 def test_the_boot_is_known_inside_the_sandbox(machine: Machine) -> None:
-    """The database's mark has it."""
+    """The high-water mark has it."""
     boot = machine.ssh("cat /proc/sys/kernel/random/boot_id").replace("-", "")
     mark = machine.ssh(f"sudo head -c 53 {DATABASE}.mark").split()
     assert boot.startswith(mark[2])
@@ -188,7 +188,7 @@ def test_a_new_version_takes_over_under_load(machine: Machine, figure: Figure) -
 
 
 def test_a_version_that_cannot_be_built_changes_nothing(machine: Machine) -> None:
-    """The one that runs goes on: there is no compiler, nor a network to fetch one from."""
+    """The running version continues: there is no compiler, and no network to get one."""
     before = machine.pids()
     machine.ssh("touch /vagrant/web/__init__.py")
     with pytest.raises(AssertionError, match="Unable to locate package debhelper"):
@@ -207,7 +207,7 @@ def test_vagrant_reload_under_load_loses_no_acknowledged_step(machine: Machine) 
 def test_a_power_cut_under_load_loses_no_acknowledged_step(machine: Machine) -> None:
     with loaded(machine.forwarded) as load:
         machine.power_off()
-        # Not `up`, which finds the forwarded port taken by the tunnel to the VM that was.
+        # Not `up`, which would find the forwarded port in use by the tunnel to the VM before.
         machine.shell("vagrant reload")
         load.wait_for_steps(STEPS, UP_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Tags, conditions, caching, and prefetching."""
+"""Entity tags, conditions, caching, and prefetching."""
 
 from collections.abc import Callable
 from contextlib import closing

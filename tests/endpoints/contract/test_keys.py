@@ -1,4 +1,4 @@
-"""``Idempotency-Key``: one key, one step, one number, however often it is asked for."""
+"""``Idempotency-Key``: one key, one step, one number, however often it is requested."""
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor

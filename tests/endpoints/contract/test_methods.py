@@ -42,7 +42,7 @@ def test_head_of_next_is_not_allowed_and_never_steps(client: Client, no_step: No
         assert head.headers["allow"] == "GET, POST"
         assert head.body == b""
         assert head.index == index
-        # Had a body been sent, this answer would begin with it.
+        # If a body had been sent, this answer would begin with it.
         assert client.request_on(connection, "GET", "/current").status == 200
 
 

@@ -1,4 +1,4 @@
-"""Tests that need a database, or settings, of their own."""
+"""Tests that need their own database or settings."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.support.implementations import IMPLEMENTATIONS, assert_number, assert
 pytestmark = pytest.mark.processes
 
 
-# From a database of their own
+# With its own database
 
 
 @pytest.mark.own_server

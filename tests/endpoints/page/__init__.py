@@ -1,1 +1,1 @@
-"""The status page, in a real browser. ``chromium`` is Debian's; Playwright steers it."""
+"""The status page, in a real browser: Debian's ``chromium``, controlled by Playwright."""

@@ -38,7 +38,7 @@ def window(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def viewer(window: BrowserContext) -> Iterator[Viewer]:
-    """A viewer with a tab of its own; the page stores nothing in the browser."""
+    """A viewer with its own tab; the page stores nothing in the browser."""
     with closing(window.new_page()) as page:
         yield Viewer(page)
 

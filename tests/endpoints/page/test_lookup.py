@@ -25,7 +25,7 @@ def ends(viewer: Viewer) -> tuple[str, str]:
 
 
 def test_a_looked_up_number_is_shown_by_its_ends(viewer: Viewer, still: Client) -> None:
-    """They are exact, also of a number that arrives in pieces, and the sequence does not move."""
+    """They are exact, even if the number arrives in pieces, and nothing steps."""
     viewer.opens(still)
     for text in ("0", "93", "286", "287", "573", "585", "1,000", "007", "1 000 000"):
         index = int(text.replace(",", "").replace(" ", ""))

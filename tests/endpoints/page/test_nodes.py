@@ -28,7 +28,7 @@ new MutationObserver(() => {
 
 
 class Balancer:
-    """Two nodes of one store that answer in turn: one has read index 188, the other 195."""
+    """Two nodes of one store that answer alternately: one has read index 188, the other 195."""
 
     def __init__(self, viewer: Viewer) -> None:
         self.page = viewer.page
@@ -54,7 +54,7 @@ class Balancer:
             node |= {"index": str(index), "digits": len(digits), "first": digits, "last": ""}
 
     def answer(self, count: int) -> None:
-        """Let the page poll until each node has answered so often."""
+        """Let the page poll until each node has answered this often."""
         end = self.answers + count * len(self.nodes)
 
         def have_answered() -> bool:
@@ -94,12 +94,12 @@ def test_the_index_never_goes_back_whichever_node_answers(
     viewer.sees("#index", "201")
     assert viewer.digits == (digits_of(201).decode(), "")
     assert balancer.indexes == [188, 195, 201]
-    # Its ends are those of /status: the number is not fetched.
+    # Its ends come from /status: the number is not fetched.
     assert not [url for url in viewer.asked if "/current" in url]
 
 
 def test_without_taking_the_highest_the_index_would_jump(viewer: Viewer, still: Client) -> None:
-    """The control: a lower index is taken at once."""
+    """The control: a lower index is shown at once."""
 
     def weaken(route: Route) -> None:
         answer = route.fetch()

@@ -173,7 +173,7 @@ def test_a_short_number_is_shown_in_full(viewer: Viewer, tmp_path: Path) -> None
 
 
 def test_an_index_past_2_to_the_53_is_exact(viewer: Viewer, tmp_path: Path) -> None:
-    """JavaScript's numbers end there: this one would be rounded to an even one."""
+    """JavaScript's numbers are exact only up to there: this one would be rounded."""
     index = 2**53 + 1
     with serving(tmp_path, index, FIB_INTEGERS="uint64") as client:
         viewer.opens(client)

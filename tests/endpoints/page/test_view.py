@@ -1,4 +1,4 @@
-"""What the page shows beside the number, and its accessibility."""
+"""The rest of the page, and its accessibility."""
 
 import re
 import socket
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.processes
 SIZES: Final = {"phone": (390, 844), "desktop": (1440, 900)}
 ALTERNATIVE: Final = re.compile(r"[\w ]+ in the last 1 minute\.( [A-Z][^.]+: .+, at most .+\.)+")
 AUDITED: Final = {"phone": "No answer", "desktop": "Healthy"}
-"""The state in which each size is audited: an audit takes longer than all else."""
+"""The state that is audited at each size: an audit takes longer than everything else."""
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 
 

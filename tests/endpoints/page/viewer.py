@@ -9,15 +9,15 @@ from playwright.sync_api import ConsoleMessage, Page, expect
 from tests.support.servers import Client
 
 PATIENCE: Final = 30_000
-"""Milliseconds that the browser is waited for."""
+"""Timeout for the browser, in milliseconds."""
 
 ENDED: Final = re.compile(r"ERR_(CONNECTION|EMPTY_RESPONSE|SOCKET|NETWORK)|status of 503")
-"""Messages of the browser itself for an answer that is missing, or is an error."""
+"""The browser's own messages for a missing answer, or an error."""
 
 
 @dataclass
 class Viewer:
-    """A person who views the page."""
+    """A person viewing the page."""
 
     page: Page
     said: list[str] = field(default_factory=list)
