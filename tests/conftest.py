@@ -1,6 +1,7 @@
-"""What all tests share. ``processes``: the test starts processes. An unmarked test that starts one
-fails, so that ``make check``, which leaves these tests out, starts none. The fixture ``processes``
-marks a test, too.
+"""What all tests share, and their marks.
+
+``processes``: the test starts processes. An unmarked test that starts one fails, so that ``make
+check``, which leaves these tests out, starts none. The fixture ``processes`` marks a test, too.
 
 ``long``: it is left out of ``make test``, and runs with ``make test-faults``.
 
@@ -221,8 +222,7 @@ def engines(processes: None) -> Iterator[Engines]:  # noqa: ARG001
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be patient with engines: for tests in which every reply arrives, however busy the machine
-    is."""
+    """Be patient with engines: for tests in which every reply arrives, sooner or later."""
     for name in (
         "postgresql_connection.REPLY_SECONDS",
         "postgresql_connection.STATEMENT_SECONDS",

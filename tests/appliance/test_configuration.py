@@ -1,5 +1,4 @@
-"""Precedence of settings: the environment, then fibcore.conf, then the defaults, and nothing
-else."""
+"""Precedence of settings: the environment, fibcore.conf, the defaults, and nothing else."""
 
 import re
 from pathlib import Path

@@ -1,6 +1,7 @@
-"""The addition of decimal text: the portable variant, and those for vector units. Its source is
-compiled as a library whose functions are called with unaligned addresses, and must not change the
-bytes around the result.
+"""The addition of decimal text: the portable variant, and those for vector units.
+
+Its source is compiled as a library whose functions are called with unaligned addresses, and must
+not change the bytes around the result.
 """
 
 import ctypes

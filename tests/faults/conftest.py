@@ -59,8 +59,10 @@ class Fault:
             self.notes.append(note)
 
     def check(self, load: Load, *, last: int) -> None:
-        """Record the observations of a load; fail if any answer was wrong. Args: load: has ended;
-        started at index 0.
+        """Record the observations of a load; fail if any answer was wrong.
+
+        Args:
+            load: has ended; started at index 0.
             last: the present index of the sequence.
         """
         self.saw(lost=load.lost(last), gap=load.longest_gap)

@@ -37,7 +37,8 @@ class Host:
     """One network namespace, from ``__enter__`` to ``__exit__``.
 
     Args:
-        network: its network. number: its number there, from 2.
+        network: its network.
+        number: its number there, from 2.
     """
 
     def __init__(self, network: "Network", number: int) -> None:

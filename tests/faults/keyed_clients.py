@@ -52,8 +52,8 @@ class KeyedClients:
     """The clients, each in a thread of its own.
 
     Args:
-        urls: of the servers; each client begins with a different one. keys: whether they send
-        keys; a lost answer is requested again in any case.
+        urls: of the servers; each client begins with a different one.
+        keys: whether they send keys; a lost answer is requested again in any case.
     """
 
     def __init__(self, urls: Sequence[str], *, keys: bool = True) -> None:
@@ -102,8 +102,10 @@ class KeyedClients:
 
     def check(self, *, first: int, last: int) -> Summary:
         """Fail unless each step was made once, with its own number. Call it after ``__exit__``.
-        Raises: WrongAnswer: an index was answered twice, out of order, with a wrong number, or to
-        no client, except indexes of abandoned steps.
+
+        Raises:
+            WrongAnswer: an index was answered twice, out of order, with a wrong number, or to no
+                client, except indexes of abandoned steps.
         """
         return check(self._history, first=first, last=last)
 

@@ -1,5 +1,6 @@
-"""Three nodes on one sequence, each behind its own proxy, and their faults. A proxy that holds
-data is a link that breaks unnoticed.
+"""Three nodes on one sequence, each behind its own proxy, and their faults.
+
+A proxy that holds data is a link that breaks unnoticed.
 """
 
 import json

@@ -28,8 +28,9 @@ class Reader(NamedTuple):
         return head.partition(b"\r\n\r\n")[0]
 
     def take(self) -> tuple[int, bytes] | None:
-        """Read the answer slowly; return the number's index and digits. None if the server has
-        closed the connection because others needed the memory.
+        """Read the answer slowly; return the number's index and digits.
+
+        None if the server has closed the connection because others needed the memory.
         """
         received = bytearray()
         while not received.endswith(b"}"):

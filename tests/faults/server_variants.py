@@ -120,8 +120,7 @@ def keeps_parts_of_requests_without_bound() -> None:
 
 
 def takes_turns_of_any_length() -> None:
-    """A turn handles everything that arrived, the heartbeat is a timer, and nothing is rendered
-    once for all."""
+    """A turn handles all that arrived, a timer beats, and nothing is rendered once for all."""
     turns.AT_ONCE = turns.ROUND = 32  # type: ignore[misc]
     turns.UNTIMED = sys.maxsize  # type: ignore[misc]
     Turns.at_once = 32  # type: ignore[method-assign,assignment]

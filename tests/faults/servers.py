@@ -21,9 +21,11 @@ class Servers:
     """Processes on one database and one listening socket, from ``__enter__`` to ``__exit__``.
 
     Args:
-        database: may be missing. logs: the folder of the logs. standbys: the number of processes
-        besides the server. settings: additional environment variables. command: what to run
-        instead of ``python -m web``.
+        database: may be missing.
+        logs: the folder of the logs.
+        standbys: the number of processes besides the server.
+        settings: additional environment variables.
+        command: what to run instead of ``python -m web``.
     """
 
     def __init__(
@@ -141,8 +143,10 @@ class Servers:
 
 
 def until_idle() -> None:
-    """Return when all accepted connections count as idle. Until then they are newcomers, which get
-    some time to send a request: connections between two requests are evicted before them.
+    """Return when all accepted connections count as idle.
+
+    Until then they are newcomers, which get some time to send a request: connections between two
+    requests are evicted before them.
     """
     accepted = time.monotonic()
     until(lambda: time.monotonic() - accepted > GRACE_SECONDS, "they are newcomers no more")

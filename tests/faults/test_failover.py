@@ -35,7 +35,8 @@ class Pair(abc.ABC):
     """A primary and its replica on separate hosts; three nodes are on this one.
 
     Args:
-        logs: the folder of the nodes' logs. stack: stops everything.
+        logs: the folder of the nodes' logs.
+        stack: stops everything.
         waits: whether the primary waits for the replica.
     """
 

@@ -1,4 +1,7 @@
-"""Fixtures for the tests of built packages, which take minutes and run only on demand."""
+"""Fixtures for the tests of built packages, which take minutes and run only on demand.
+
+INSTALL=1 runs those of wheel and sdist, PACKAGE=FILE those of that Debian package.
+"""
 
 import os
 import shutil

@@ -34,7 +34,11 @@ def made_tree() -> Path:
 
 
 class Container:
-    """The container, from ``boot`` (or ``__enter__``) on. Args: folder: of its files."""
+    """The container, from ``boot`` (or ``__enter__``) on.
+
+    Args:
+        folder: of its files.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -177,8 +177,10 @@ def shed(handler: Handler, head: bytes, body: bytes) -> None:  # noqa: ARG001
 
 
 def raw(text: str) -> Fault:
-    """Return a fault that sends this text without a step; the blank line after the head separates
-    the body, whose length is added."""
+    """Return a fault that sends this text without a step.
+
+    The blank line after the head separates the body, whose length is added.
+    """
     head, _, body = text.partition("\n\n")
     lines = "".join(f"{line}\r\n" for line in head.splitlines())
     sent = f"{lines}Content-Length: {len(body)}\r\n\r\n{body}".encode()

@@ -1,7 +1,8 @@
-"""The servers that the contract is tested with. With ``--base-url`` it is a running server, at any
-index. Otherwise they are both implementations, whose answers test_protocol compares, at several
-indexes, and for each shared store three nodes behind a load balancer, where each connection
-reaches another node.
+"""The servers that the contract is tested with.
+
+With ``--base-url`` it is a running server, at any index. Otherwise they are both implementations,
+whose answers test_protocol compares, at several indexes, and for each shared store three nodes
+behind a load balancer, where each connection reaches another node.
 """
 
 from collections.abc import Callable, Iterator
