@@ -76,7 +76,7 @@ class Client(BaseClient[socket.socket]):
             timeout: seconds, instead of the client's.
 
         Raises:
-            NoAnswerError, UnavailableError: nothing has stepped.
+            NoAnswerError, UnavailableError: this call has made no step.
             StepInDoubtError: the step may or may not have been made; ask again with its key.
             KeyForgottenError: the server no longer knows whether the step with ``key`` was made.
             KeyAheadError: ``key`` is from another sequence, or this one has lost steps.

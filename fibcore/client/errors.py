@@ -17,7 +17,7 @@ class ClientError(Problem):
 
 
 class NoAnswerError(ClientError):
-    """No server answered before the timeout. Nothing has stepped for this call."""
+    """No server answered before the timeout. This call has made no step."""
 
     status = os.EX_UNAVAILABLE
     sentence = "No server answers at {url} ({reason}). This call has made no step."
@@ -27,7 +27,7 @@ class NoAnswerError(ClientError):
 class UnavailableError(ClientError):
     """A server answered that it is unavailable, and none was available before the timeout.
 
-    Nothing has stepped for this call.
+    This call has made no step.
     """
 
     status = os.EX_TEMPFAIL
@@ -37,7 +37,7 @@ class UnavailableError(ClientError):
 class StepInDoubtError(ClientError):
     """The step may have been made: its answer was lost, and none arrived before the timeout.
 
-    The same goes for a step that another request with the same key asks for at that time.
+    Or another request with the same key was under way until then.
 
     ``next(key=error.key)`` asks again: it makes the step if it has not been made, and returns its
     number.
