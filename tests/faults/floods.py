@@ -39,7 +39,7 @@ class Kind(NamedTuple):
     """A kind of crowd."""
 
     clients: int
-    piped: int
+    pipelined: int
     """Requests that each client sends at once."""
     requests: tuple[Callable[[], bytes], ...]
     """Distributed over the clients in turn."""
@@ -59,12 +59,12 @@ REQUESTS: Final[Mapping[str, Callable[[], bytes]]] = {
 
 FLOODS: Final[Mapping[str, Kind]] = {
     "current, many": Kind(1900, 1, (REQUESTS["current"],)),
-    "metrics, many and piped": Kind(1900, 8, (REQUESTS["metrics"],)),
-    "new lists, piped": Kind(
+    "metrics, many and pipelined": Kind(1900, 8, (REQUESTS["metrics"],)),
+    "new lists, pipelined": Kind(
         150, 32, (REQUESTS["accept"], REQUESTS["metrics accept"], REQUESTS["tags"])
     ),
     "pages, many": Kind(1900, 1, (REQUESTS["page"], REQUESTS["openapi"])),
-    "everything, many and piped": Kind(1900, 32, tuple(REQUESTS.values())),
+    "everything, many and pipelined": Kind(1900, 32, tuple(REQUESTS.values())),
 }
 
 
@@ -74,9 +74,9 @@ class Client(asyncio.Protocol):
     answered = 0
     """Answered requests of all clients."""
 
-    def __init__(self, make: Callable[[], bytes], piped: int) -> None:
+    def __init__(self, make: Callable[[], bytes], pipelined: int) -> None:
         self._make = make
-        self._piped = piped
+        self._pipelined = pipelined
         self._left = 0
         self._tail = b""
         self.gone = asyncio.get_running_loop().create_future()
@@ -86,8 +86,8 @@ class Client(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
-        self._left = self._piped
-        self._transport.write(b"".join(self._make() for _ in range(self._piped)))
+        self._left = self._pipelined
+        self._transport.write(b"".join(self._make() for _ in range(self._pipelined)))
 
     def data_received(self, data: bytes) -> None:
         data = self._tail + data
@@ -102,11 +102,13 @@ class Client(asyncio.Protocol):
         self.gone.set_result(None)
 
 
-async def be_one(port: int, make: Callable[[], bytes], piped: int) -> None:
+async def be_one(port: int, make: Callable[[], bytes], pipelined: int) -> None:
     loop = asyncio.get_running_loop()
     while True:
         try:
-            _, client = await loop.create_connection(lambda: Client(make, piped), "127.0.0.1", port)
+            _, client = await loop.create_connection(
+                lambda: Client(make, pipelined), "127.0.0.1", port
+            )
         except OSError:
             await asyncio.sleep(0.1)
         else:
@@ -116,7 +118,7 @@ async def be_one(port: int, make: Callable[[], bytes], piped: int) -> None:
 async def be_all(port: int, kind: Kind) -> None:
     makes = itertools.cycle(kind.requests)
     clients = [
-        asyncio.create_task(be_one(port, next(makes), kind.piped)) for _ in range(kind.clients)
+        asyncio.create_task(be_one(port, next(makes), kind.pipelined)) for _ in range(kind.clients)
     ]
     while True:
         await asyncio.sleep(0.1)

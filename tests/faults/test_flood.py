@@ -102,5 +102,5 @@ def test_without_a_bound_on_turns_a_flooded_server_would_be_killed() -> None:
     with Supervised(command=variant(takes_turns_of_any_length)) as appliance:
         server = appliance.server
         appliance.log("watchdog").expect(rf"pid {server}\) serves")
-        with Flood(appliance.port, "metrics, many and piped"):
+        with Flood(appliance.port, "metrics, many and pipelined"):
             appliance.log("watchdog").expect(rf"pid {server}\), the server, hangs")

@@ -230,7 +230,7 @@ class Crowd:
         assert hub.budget.used == sum(numbers.values()), "the bytes in flight"
         # Besides waiting steps, reads of the current and the previous number keep a slot.
         assert hub.budget.used <= self.limit + 2 * 4_190
-        assert hub.kept == sum(len(each._rest) for each in held), "what is piped"
+        assert hub.kept == sum(len(each._rest) for each in held), "pipelined requests"
         arriving = [each for each in held if each.phase is Phase.ARRIVING]
         parts = sum(each._parser.size for each in arriving if each._parser is not None)
         assert hub.parts == parts, "what is not whole"
@@ -311,11 +311,11 @@ def test_in_any_order_all_is_answered_and_memory_is_accounted_for(
     run(order, kind, is_crowded=is_crowded)
 
 
-def keeps_nothing_that_is_piped(patch: pytest.MonkeyPatch) -> None:
+def keeps_no_pipelined_requests(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ServedConnection, "_keep", lambda *_: None)
 
 
-def forgets_to_let_go_of_what_was_piped(patch: pytest.MonkeyPatch) -> None:
+def forgets_to_release_pipelined_requests(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Hub, "let_go", lambda *_: None)
 
 
@@ -337,8 +337,8 @@ def lets_one_that_waits_be_evicted(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "breaking",
     [
-        keeps_nothing_that_is_piped,
-        forgets_to_let_go_of_what_was_piped,
+        keeps_no_pipelined_requests,
+        forgets_to_release_pipelined_requests,
         holds_what_a_client_that_is_gone_was_sent,
         never_reads_again,
         lets_one_that_waits_be_evicted,

@@ -103,7 +103,7 @@ def bytes_in_flight(clients: Clients) -> None:
     assert clients.served.service.admission.shed["in_flight"]
 
 
-def bytes_piped(clients: Clients) -> None:
+def bytes_pipelined(clients: Clients) -> None:
     # While the first answer to each is being sent, the others wait.
     for _ in range(4):
         clients.send(READ + READ * (NARROW // 2 // len(READ)), room=0)
@@ -142,7 +142,7 @@ PRESSURES: Final[dict[Pressure, Mapping[str, Any]]] = {
     connections: {},
     largest_index: {"max_index": INDEX + 1},
     bytes_in_flight: {"max_answer_bytes": 6_500},
-    bytes_piped: {},
+    bytes_pipelined: {},
     waiting_steps: {},
     time_to_receive: {"receive_timeout": 1.0},
     time_to_send: {"send_timeout": 1.0},

@@ -293,12 +293,12 @@ def test_an_answer_under_way_at_a_stop_is_the_last(loop: Loop) -> None:
 @pytest.mark.proves("processes", "the server is told…")
 @pytest.mark.proves("pairs", "pipelining", "a client that half-closes, and a stop")
 @pytest.mark.parametrize("half_closed", [False, True])
-@pytest.mark.parametrize("piped", [b"", STEP, READ + STEP, STEP + STEP[:20]])
+@pytest.mark.parametrize("pipelined", [b"", STEP, READ + STEP, STEP + STEP[:20]])
 def test_a_stop_answers_a_step_but_makes_none_pipelined_behind_it(
-    loop: Loop, piped: bytes, half_closed: bool
+    loop: Loop, pipelined: bytes, half_closed: bool
 ) -> None:
     served = Service(loop, blocking=True)
-    client = served.client(READ + STEP + piped)
+    client = served.client(READ + STEP + pipelined)
     if half_closed:
         client.end()
     loop.settle()
@@ -323,10 +323,10 @@ def test_connections_that_ignored_a_stop_would_make_pipelined_steps(
 ) -> None:
     monkeypatch.setattr(Protocol, "shutdown", lambda _: None)
     served = Service(loop, blocking=True)
-    piped, half = served.client(STEP + STEP), served.client(HALF)
+    pipelined, half = served.client(STEP + STEP), served.client(HALF)
     served.stop()
     served.commit()
-    assert statuses(piped) == [200, 200]
+    assert statuses(pipelined) == [200, 200]
     assert not half.closed
 
 

@@ -307,7 +307,7 @@ def test_a_number_for_a_client_that_left_is_not_in_flight(loop: Loop, last: byte
     assert (served.store.index, served.hub.budget.used) == (LONG + 1, 0)
 
 
-def test_the_bounds_on_parts_and_piped_bytes_fit_the_memory() -> None:
+def test_the_bounds_on_parts_and_pipelined_bytes_fit_the_memory() -> None:
     """Together a sixteenth of the memory; each at least fifty times the largest request."""
     largest = MAX_HEAD + MAX_BODY
     assert 50 * largest < min(MAX_KEPT, MAX_PARTS)

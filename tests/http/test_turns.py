@@ -103,9 +103,9 @@ def test_an_error_closes_its_connection_and_the_others_continue(
 def test_a_deferred_connection_is_read_from_again(loop: Loop, last: bytes) -> None:
     served = Service(loop)
     # The last turn has only one request; the bytes waiting before it stop the reading.
-    piped = READ * AT_ONCE * 10
-    assert len(piped) > hub.ALWAYS_KEPT + len(READ) * AT_ONCE
-    client = served.client(READ, READ, piped + last)
+    pipelined = READ * AT_ONCE * 10
+    assert len(pipelined) > hub.ALWAYS_KEPT + len(READ) * AT_ONCE
+    client = served.client(READ, READ, pipelined + last)
     assert len(statuses(client)) == 2 + AT_ONCE * 10 + 1
     client.send(READ)
     loop.settle()
