@@ -128,8 +128,11 @@ class RedisPair(Pair):
     def _start(self, stack: ExitStack, *, waits: bool) -> tuple[str, str]:
         replicas = "1" if waits else "0"
         primary = self._on(self.host, stack, Redis(min_replicas_to_write=replicas))
-        self._on(self.other, stack, Redis(replicaof=f"{primary.host} {primary.port}"))
+        replica = self._on(self.other, stack, Redis(replicaof=f"{primary.host} {primary.port}"))
         self.primary = primary
+        # Its link is up as much as a second before it gets the first command.
+        until(lambda: "OK" in primary.cli("set", "written", "1"), "the primary accepts a write")
+        until(lambda: "1" in replica.cli("get", "written"), "the replica receives it")
         sentinel = stack.enter_context(Sentinel(primary))
         until(sentinel.knows_the_replica, "Sentinel knows the replica")
         return sentinel.url, sentinel.url
