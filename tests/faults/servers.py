@@ -1,4 +1,4 @@
-"""A server and its standbys without supervisord, which starts faster."""
+"""A server and its standbys, which start faster without supervisord."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""The clock is set by a day, forwards and backwards, under load, supervisord's too.
+"""The clock of all processes is set by a day, forwards and backwards, under load.
 
 Durations use the monotonic clock; the time of day is only for logs and the ``Date`` of an answer,
 which here shows that the clock was set.

@@ -228,7 +228,7 @@ class Crowd:
             if len(piece) >= 4096
         }
         assert hub.budget.used == sum(numbers.values()), "the bytes in flight"
-        # Besides waiting steps, reads of the current and the previous number keep a slot.
+        # Waiting steps leave room for reads of the current and the previous number.
         assert hub.budget.used <= self.limit + 2 * 4_190
         assert hub.kept == sum(len(each._rest) for each in held), "pipelined requests"
         arriving = [each for each in held if each.phase is Phase.ARRIVING]
