@@ -17,7 +17,7 @@ from locust import FastHttpUser, constant_throughput, events, task
 from locust.env import Environment
 
 import fibcore
-from bench.checker import (
+from tests.support.checker import (
     Endpoint,
     Integers,
     Operation,

@@ -18,9 +18,9 @@ import gmpy2
 
 from bench import machine
 from bench.cgroup import MemoryLimit, unlimited
-from bench.checker import Integers
 from fibcore.stores import sqlite_file
 from fibcore.stores.files import lock_path
+from tests.support.checker import Integers
 from tests.support.ports import free_port
 
 PEERS = machine.ROOT / "bench" / "peers"
@@ -165,7 +165,7 @@ def node(
 
 def stock(folder: Path, index: int, integers: Integers) -> Starting:
     """The same application and store on stock uvicorn."""
-    return _python_server("stock", "bench.peers.stock", folder, index, integers)
+    return _python_server("stock", "tests.support.stock", folder, index, integers)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,10 @@ from typing import Any, Self
 import gmpy2
 
 from bench import machine
-from bench.checker import (
+from bench.load import generator, records
+from bench.load.generator import Recorded
+from bench.servers import Server
+from tests.support.checker import (
     MODULUS,
     Endpoint,
     Operation,
@@ -23,9 +26,6 @@ from bench.checker import (
     index_of,
     residue_of,
 )
-from bench.load import generator, records
-from bench.load.generator import Recorded
-from bench.servers import Server
 
 SAMPLES = 20  # steps whose answers are checked to the byte before and after each run of wrk
 SETTLING = 0.05  # seconds without a step

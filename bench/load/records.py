@@ -11,7 +11,7 @@ from math import ceil, inf
 from pathlib import Path
 from typing import cast
 
-from bench.checker import Endpoint, Integers, Operation, Residues, WrongAnswer
+from tests.support.checker import Endpoint, Integers, Operation, Residues, WrongAnswer
 
 NONE = 2**64 - 1  # no ETag, or a residue that was not computed
 OK = 200

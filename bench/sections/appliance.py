@@ -13,7 +13,6 @@ from statistics import median
 from typing import Any
 
 from bench import machine, servers
-from bench.checker import ENDPOINTS, Integers
 from bench.load import generator, loads, records
 from bench.load.loads import Run
 from bench.servers import Server
@@ -21,6 +20,7 @@ from bench.suite import Suite
 from fibcore import Client
 from fibcore.client import ClientError
 from fibcore.stores.lock import waiting_for
+from tests.support.checker import ENDPOINTS, Integers
 
 RATE = 500  # requests a second on each endpoint
 LARGE = 9_999_000  # 2 MB of digits, 1,000 steps before the default FIB_MAX_INDEX

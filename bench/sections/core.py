@@ -18,8 +18,8 @@ import gmpy2
 import numpy as np
 
 import fibcore
-from bench.checker import Residues, WrongAnswer
 from fibcore.appliance.process import keep_freed_memory
+from tests.support.checker import Residues, WrongAnswer
 
 Step = Callable[[], bytes]
 INDEXES = (30_000, 100_000, 1_000_000, 10_000_000)

@@ -7,12 +7,12 @@ time per request, which other programs affect least.
 from contextlib import ExitStack
 
 from bench import servers
-from bench.checker import Integers
 from bench.load import loads, workloads
 from bench.load.loads import Run
 from bench.sections.clients import load, plainest
 from bench.sections.throughput import CONNECTIONS, SMALL
 from bench.suite import Suite
+from tests.support.checker import Integers
 
 COUNTED, UNCOUNTED, LOGGED = "fibcore", "fibcore uncounted", "fibcore logged"
 ROUNDS = 4  # for each of the suite's, so that a difference of 1% can be seen

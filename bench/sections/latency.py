@@ -7,10 +7,10 @@ coordinated omission. Reads and steps are also reported separately.
 from collections.abc import Callable
 
 from bench import servers
-from bench.checker import ENDPOINTS, Integers
 from bench.load import loads
 from bench.load.loads import Run
 from bench.suite import Suite
+from tests.support.checker import ENDPOINTS, Integers
 
 CONNECTIONS = 100
 REFERENCE_RATE = 1_000  # requests a second on each of the three endpoints

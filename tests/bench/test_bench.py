@@ -6,11 +6,11 @@ import pytest
 
 from bench import machine
 from bench.__main__ import arguments
-from bench.checker import Integers, WrongAnswer, check
 from bench.load import loads, records
 from bench.load.records import Record
 from bench.sections import appliance
 from tests.bench.conftest import record
+from tests.support.checker import Integers, WrongAnswer, check
 
 
 class TestRecords:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.checker import MODULUS, Integers
 from bench.load import generator, records
 from bench.load.records import NONE, OK, Record
+from tests.support.checker import MODULUS, Integers
 
 
 @pytest.fixture(scope="module")

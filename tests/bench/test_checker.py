@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bench.checker import (
+from tests.support.checker import (
     MODULUS,
     Endpoint,
     Integers,

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Self
 
-from bench.checker import Operation, Summary, check, residue_of
 from fibcore import Client
 from fibcore.client import NoAnswerError, Number, StepInDoubtError, UnavailableError
 from tests.faults.conftest import Fault
+from tests.support.checker import Operation, Summary, check, residue_of
 from tests.support.proxy import Proxy
 from tests.support.waiting import PATIENCE, until
 

@@ -22,7 +22,15 @@ from typing import Final, Self
 
 import uvloop
 
-from bench.checker import Endpoint, Operation, Summary, WrongAnswer, check, index_of, residue_of
+from tests.support.checker import (
+    Endpoint,
+    Operation,
+    Summary,
+    WrongAnswer,
+    check,
+    index_of,
+    residue_of,
+)
 from tests.support.waiting import PATIENCE, until
 
 MIX: Final[tuple[Endpoint, ...]] = ("next", "next", "current", "next", "previous")

@@ -12,7 +12,6 @@ from typing import Final
 
 import pytest
 
-from bench.checker import Operation, WrongAnswer, check
 from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
@@ -25,6 +24,7 @@ from tests.faults.server_variants import (
 )
 from tests.faults.servers import Servers
 from tests.faults.tracing import Point, strace
+from tests.support.checker import Operation, WrongAnswer, check
 from tests.support.servers import SERVER
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]

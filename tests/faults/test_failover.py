@@ -15,11 +15,11 @@ from typing import Final, TypeVar
 
 import pytest
 
-from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
 from tests.faults.load import Load
 from tests.faults.nodes import NODES
+from tests.support.checker import WrongAnswer
 from tests.support.engines import Engine, Postgresql, Redis, Standby
 from tests.support.nodes import Nodes
 from tests.support.waiting import until

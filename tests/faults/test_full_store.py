@@ -14,11 +14,11 @@ from typing import Final
 
 import pytest
 
-from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
 from tests.faults.load import Load
 from tests.faults.nodes import Cluster, is_healthy
 from tests.faults.server_variants import takes_a_lost_batch_for_made, variant
+from tests.support.checker import WrongAnswer
 from tests.support.disks import SmallDisk, fill
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
 from tests.support.waiting import until

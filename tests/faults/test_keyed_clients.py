@@ -11,9 +11,9 @@ from typing import Final
 
 import pytest
 
-from bench.checker import WrongAnswer
 from tests.faults.conftest import Fault
 from tests.faults.keyed_clients import KeyedClients, lossy
+from tests.support.checker import WrongAnswer
 from tests.support.supervised import Supervised
 
 pytestmark = pytest.mark.processes

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.checker import WrongAnswer
 from fibcore.stores import sqlite_file
 from fibcore.stores.files import lock_path
 from tests.faults.conftest import Fault
@@ -30,6 +29,7 @@ from tests.faults.server_variants import (
     variant,
 )
 from tests.support import crash_before_answer
+from tests.support.checker import WrongAnswer
 from tests.support.supervised import Supervised
 from tests.support.waiting import PATIENCE, is_alive, until, until_ended
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.checker import WrongAnswer
 from fibcore.problems import DatabaseInvalidError
 from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite import Synchronous
@@ -23,6 +22,7 @@ from tests.faults.disks import Volume, volume
 from tests.faults.load import Load
 from tests.faults.server_variants import checkpoints_often, variant
 from tests.faults.servers import Servers, is_frozen
+from tests.support.checker import WrongAnswer
 from tests.support.servers import SERVER
 from tests.support.waiting import until
 

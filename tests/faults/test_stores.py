@@ -10,13 +10,13 @@ from typing import Final
 
 import pytest
 
-from bench.checker import WrongAnswer
 from tests.conftest import Engines
 from tests.faults.conftest import SECONDS, Fault
 from tests.faults.keyed_clients import KeyedClients, lossy
 from tests.faults.load import Load
 from tests.faults.nodes import FAULTS, Cluster, break_a_link
 from tests.faults.server_variants import makes_a_batch_again, variant
+from tests.support.checker import WrongAnswer
 from tests.support.engines import Engine, Redis
 from tests.support.proxy import DIRECTIONS
 

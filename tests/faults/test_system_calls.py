@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.checker import Operation, WrongAnswer, check
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
 from tests.faults.load import SequentialClient
@@ -26,6 +25,7 @@ from tests.faults.moments import (
 from tests.faults.server_variants import answers_before_the_commit, checkpoints_often, variant
 from tests.faults.servers import Servers, is_frozen
 from tests.faults.tracing import Point, strace
+from tests.support.checker import Operation, WrongAnswer, check
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]

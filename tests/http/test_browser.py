@@ -13,9 +13,9 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from bench.heads.drivers import CHROMIUM
 from tests.faults.server_variants import steps_for_a_page_of_anybody, variant
 from tests.support import requires
+from tests.support.browser import CHROMIUM
 from tests.support.implementations import serving
 from tests.support.servers import Client
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from bench.checker import check
 from fibcore import stepper
 from fibcore.stores import engine
 from tests.simulation import judge
@@ -16,6 +15,7 @@ from tests.simulation.plan import Fault, FaultPlan, Plan
 from tests.simulation.process import Process
 from tests.simulation.server import DEFAULTS, Server
 from tests.simulation.world import World
+from tests.support.checker import check
 
 QUIET_SECONDS: Final = 7.0
 """Time after the last fault within which service must have recovered."""

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bench.checker import ENDPOINTS, Endpoint, Operation, index_of, residue_of
 from tests.simulation.network import ClientSocket, Listener
 from tests.simulation.plan import ClientPlan
 from tests.simulation.process import Process, Queue
 from tests.simulation.world import Violation
+from tests.support.checker import ENDPOINTS, Endpoint, Operation, index_of, residue_of
 
 TIMEOUT_SECONDS: Final = 30.0
 """Longest time to wait for an answer on an intact connection."""

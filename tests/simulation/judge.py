@@ -1,10 +1,10 @@
-"""Checks a finished run: with ``bench.checker``, and that all requests were answered properly."""
+"""Checks a finished run: its history, and that all requests were answered properly."""
 
 from typing import TYPE_CHECKING, Final
 
-from bench.checker import Operation
 from tests.simulation.clients import Client
 from tests.simulation.world import Violation
+from tests.support.checker import Operation
 
 if TYPE_CHECKING:
     from tests.simulation.base import Run

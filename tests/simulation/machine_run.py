@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from bench.checker import Operation, check
 from fibcore.problems import DatabaseInvalidError, StoreUnavailableError
 from fibcore.stores import sqlite, sqlite_file
 from tests.simulation.base import Run
@@ -18,6 +17,7 @@ from tests.simulation.process import Process
 from tests.simulation.server import do_nothing
 from tests.simulation.sqlite_wal import SHARED, committed_index
 from tests.simulation.system import MachineProcess
+from tests.support.checker import Operation, check
 
 SET_INDEX_CALLS: Final = 150
 """Calls to the disk that ``set-index`` makes, and a few more."""

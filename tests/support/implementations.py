@@ -16,7 +16,7 @@ import pytest
 from fibcore.stores import sqlite_file
 from tests.support.servers import Answer, Client, ServerProcess, listening_socket
 
-IMPLEMENTATIONS: Final = {"protocol": "web", "application": "bench.peers.stock"}
+IMPLEMENTATIONS: Final = {"protocol": "web", "application": "tests.support.stock"}
 """The module that runs each."""
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import httptools
 
-from bench.checker import index_of
+from tests.support.checker import index_of
 
 Field = tuple[bytes, bytes]
 

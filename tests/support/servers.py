@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from bench.checker import index_of
+from tests.support.checker import index_of
 from tests.support.prepared import start
 from tests.support.waiting import PATIENCE, Log, until
 

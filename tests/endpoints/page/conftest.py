@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Playwright, sync_playwright
 
-from bench.heads.drivers import CHROMIUM
 from tests.endpoints.page.viewer import Viewer
 from tests.support import requires
+from tests.support.browser import CHROMIUM
 from tests.support.implementations import serving
 from tests.support.servers import Client
 

@@ -1,6 +1,6 @@
 """The same application and store on stock uvicorn, without fibcore's protocol.
 
-python -m bench.peers.stock, with fibcore's settings in the environment.
+python -m tests.support.stock, with fibcore's settings in the environment.
 """
 
 import uvicorn
