@@ -14,7 +14,7 @@ AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 # Without bytecode files, test processes would spend most of their time compiling modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run run-shared stores restart check test coverage simulate test-faults test-install test-deb test-pythons test-sanitizers vm-test proofs mutants lint bench heads locust pictures deb install uninstall format lock clean
+.PHONY: help run run-shared stores restart check test coverage simulate test-faults test-install test-deb test-pythons test-sanitizers vm-test lint bench heads locust pictures deb install uninstall format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -92,12 +92,6 @@ test-sanitizers: $(VENV)/.test  ## test the core under the compiler's sanitizers
 vm-test: $(VENV)/.bench  ## vagrant up under software emulation, and tests in the VM (root, 10 min)
 	tests/vm/run $(VM_TEST_ARGS)
 
-proofs: $(VENV)/.test  ## write docs/proofs.md from the marks on the tests
-	$(BIN)/python -m tests.docs.proofs
-
-mutants: $(VENV)/.mutants  ## change the code in one place at a time: a test must fail (MUTANTS_ARGS=stepper)
-	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
-
 lint: $(VENV)/.lint  ## run ruff, mypy, stubtest, cython-lint and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -146,7 +140,6 @@ lock:  ## renew the locked versions in requirements/ (needs uv)
 	$(LOCK) --extra build -c requirements/bench.txt pyproject.toml -o requirements/run.txt
 	$(LOCK) --upgrade --extra build --extra test --extra plots --extra lint -c requirements/bench.txt pyproject.toml -o requirements/lint.txt
 	$(LOCK) --extra build --extra postgresql --extra redis -c requirements/bench.txt pyproject.toml -o requirements/stores.txt
-	$(LOCK) --upgrade --extra build --extra test --extra mutants -c requirements/bench.txt pyproject.toml -o requirements/mutants.txt
 
 clean:  ## remove what was built; var/ stays. Changes nothing while make run runs here
 	@! $(BIN)/python -c 'import pathlib, sys; from supervise.control import supervisord_of; \

@@ -14,7 +14,7 @@ from fibcore.events import event
 
 logger = logging.getLogger("fibcore.shed")
 
-UNCOUNTED_DIGITS: Final = 4096  # pragma: no mutate number: a chosen figure
+UNCOUNTED_DIGITS: Final = 4096
 """Shorter numbers are not counted: the bound on connections bounds them as well."""
 
 
@@ -89,7 +89,7 @@ class Budget:
 
 
 SHED_INTERVAL_SECONDS: Final = 0.05
-SHED_AT_ONCE: Final = 50  # pragma: no mutate number: a chosen figure
+SHED_AT_ONCE: Final = 50
 """503 answers per interval: 1,000 per second, which takes a few percent of a core. With the default
 bound of 2,000 connections the last waits 2 s."""
 
@@ -172,7 +172,6 @@ class Admission:
         max_shed: requests that may wait for their 503.
     """
 
-    # pragma: no mutate number: 0 and 1 act alike
     def __init__(self, *, max_waiting: int, max_in_flight: int, max_shed: int = 0) -> None:
         self.in_flight = Budget(max_in_flight)
         self.pace = ShedPace(max_shed)

@@ -71,9 +71,9 @@ class SharedStepper(Stepper):
         super().__init__(*arguments, **named)
         self._waiting_reads: list[DeliverRead] = []
         """The reads that wait for the next question."""
-        self._asked_reads: list[DeliverRead] = []  # pragma: no mutate: set before it is read
+        self._asked_reads: list[DeliverRead] = []
         """The reads that wait for the reply to the question under way."""
-        self._question = _Question(0, None)  # pragma: no mutate: set before it is read
+        self._question = _Question(0, None)
         self._patience: asyncio.TimerHandle | None = None
         self._asked = self._as_of = self._ended = self._loop.time()
         """When the last question was asked, when that was asked to which the index of the sequence

@@ -115,15 +115,15 @@ class Stepper:
         self.commit_seconds = Histogram(SECONDS)
         self.batch_wait_seconds = Histogram(SECONDS)
         """From the request of a batch's first step until it can be answered."""
-        self._oldest = 0.0  # pragma: no mutate: set before it is read
+        self._oldest = 0.0
         """When the first waiting step was requested."""
-        self._batch_oldest = 0.0  # pragma: no mutate: set before it is read
+        self._batch_oldest = 0.0
         """The same for the batch."""
 
         self._waiting: list[Waiting] = []
         self._enough = 1
         """A batch begins when no more than this many wait."""
-        self._special = False  # pragma: no mutate boolean, removal: only slower
+        self._special = False
         """Whether a waiting step has a condition or a key."""
         self.repeated = 0
         """Steps that were found, by their keys, to have been made earlier."""
@@ -227,7 +227,7 @@ class Stepper:
         """
         waiting = self._count_waiting()
         if waiting > self._enough:
-            self._enough = waiting * 9 // 8  # pragma: no mutate number: a chosen figure
+            self._enough = waiting * 9 // 8
             self._loop.call_soon(self._gather)
         else:
             self._enough = 1
@@ -240,7 +240,6 @@ class Stepper:
         """Make all waiting steps a batch, and start it."""
         self._batch, self._waiting = self._waiting, []
         self._batch_oldest = self._oldest
-        # pragma: no mutate boolean: only slower
         special, self._special = self._special, False
         self._start(special)
 
@@ -252,7 +251,6 @@ class Stepper:
         """
         index = self.sequence.index
         steps = len(self._batch)
-        # pragma: no mutate boundary: only slower
         if special or index + steps > self._max_index:
             steps = self._examine(index)
         if steps or self._keys:

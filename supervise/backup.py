@@ -34,7 +34,7 @@ from fibcore.stores import files, high_water_mark, sqlite_file
 
 logger = logging.getLogger("backup")
 
-LOGGED_SECONDS: Final = 3600.0  # pragma: no mutate number: a chosen figure
+LOGGED_SECONDS: Final = 3600.0
 """How often the copies are logged."""
 
 
@@ -51,7 +51,7 @@ class BackupCopy:
         """Of the file that has this index: one that has been replaced or damaged has another."""
         self._error = ""
         self._made = 0
-        self._logged = 0.0  # pragma: no mutate number: a chosen figure
+        self._logged = 0.0
         """When a copy was last logged."""
 
     def refresh(self) -> None:
@@ -86,7 +86,6 @@ class BackupCopy:
             kept = self._kept()
             if index == kept:
                 return
-            # pragma: no mutate boundary: where equal, it has returned
             if kept is not None and index < kept:
                 raise StepsLostError(self._database, index, self._path.name, known=kept)
             mark = high_water_mark.read(self._database)

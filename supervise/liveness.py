@@ -14,11 +14,11 @@ from typing import Final, NamedTuple
 
 from fibcore.appliance.heartbeat import Beat, beat_of
 
-MOST_PASSED: Final = 1.0  # pragma: no mutate number: a chosen figure
+MOST_PASSED: Final = 1.0
 """Cap on the seconds charged per poll: if the watcher was suspended, the others probably were too,
 and have not had the time to beat yet."""
 
-STOPPED_SECONDS: Final = 2.0  # pragma: no mutate number: a chosen figure
+STOPPED_SECONDS: Final = 2.0
 """How long a process may be stopped."""
 
 

@@ -50,15 +50,6 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(
     "long", hypothesis.settings.get_profile("default"), max_examples=10_000
 )
-# For make mutants: failures need not be minimal, but must be reproducible.
-hypothesis.settings.register_profile(
-    "mutants",
-    hypothesis.settings.get_profile("default"),
-    database=None,
-    derandomize=True,
-    max_examples=50,
-    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
-)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

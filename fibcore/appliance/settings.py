@@ -65,7 +65,7 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
         try:
             number = float(text)
         except ValueError:
-            number = -1.0  # pragma: no mutate number: either is below every bound
+            number = -1.0
         if not low <= number <= high:
             raise ValueError(f"seconds from {low:g} to {high:g}")
         return number
@@ -324,7 +324,7 @@ def _lines(path: Path, errors: list[SettingsError]) -> Iterator[Given]:
             yield Given(found["name"], text, source)
 
 
-@dataclass(frozen=True, kw_only=True)  # pragma: no mutate boolean: whoever makes one names each
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The settings, checked. Build them with ``of`` or ``from_environ``."""
 
@@ -375,7 +375,7 @@ class Settings:
     max_index: int = _setting(
         "FIB_MAX_INDEX",
         "",
-        _whole(1, MAX_INDEX),  # pragma: no mutate number: ``of`` uses another bound
+        _whole(1, MAX_INDEX),
         "largest index; a step past it is answered 409; the default is 2^63 - 1 with `uint64`",
     )
     max_waiting_steps: int = _setting(

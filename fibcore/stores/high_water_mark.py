@@ -76,7 +76,7 @@ def read(database: Path) -> Record | None:
     """
     path = files.high_water_mark_path(database)
     # The writer may be recording: a torn record is complete a moment later.
-    for _ in range(3):  # pragma: no mutate number: a chosen figure
+    for _ in range(3):
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
@@ -90,7 +90,6 @@ def read(database: Path) -> Record | None:
         text = data[:TEXT_SIZE]
         if data == b"%b%08x\n" % (text, crc32(text)):
             return Record(
-                # pragma: no mutate number: the space before it is taken away
                 int(text[:19]),
                 text[20:26].decode().strip(),
                 text[27:43].decode().strip(),
@@ -215,7 +214,6 @@ def with_evidence(database: Path) -> Iterator[None]:
 
 def _boot() -> str:
     try:
-        # pragma: no mutate number: a chosen figure
         return BOOT_ID.read_text().replace("-", "")[:16]
     except OSError:
         return ""

@@ -16,7 +16,7 @@ from fibcore.stores.files import lock_path
 
 LOCKS: Final = Path("/proc/locks")
 
-TEST_SECONDS: Final = 0.001  # pragma: no mutate number: a chosen figure
+TEST_SECONDS: Final = 0.001
 """Time for ``server_of`` in another process to release the lock."""
 
 
@@ -44,7 +44,7 @@ def server_of(database: Path) -> int | None:
 def _named_in(fd: int) -> int | None:
     """The process id that a lock file names, if it names one."""
     try:
-        return int(os.pread(fd, 32, 0))  # pragma: no mutate number: a chosen figure
+        return int(os.pread(fd, 32, 0))
     except ValueError:
         return None
 

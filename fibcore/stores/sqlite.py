@@ -28,7 +28,7 @@ Synchronous: TypeAlias = Literal["full", "normal", "off"]
 
 SYNCHRONOUS: Final[tuple[Synchronous, ...]] = ("full", "normal", "off")
 
-WAL_PAGES: Final = 250  # pragma: no mutate number: a chosen figure
+WAL_PAGES: Final = 250
 """Pages of WAL, one a commit, after which the next commit moves them into the database.
 
 That costs two syncs, and bounds both the WAL and the part of it that a takeover has to read. It is
@@ -36,7 +36,7 @@ not left to another process: one that makes no writer wait never catches up with
 a single connection can't run into https://sqlite.org/wal.html#walresetbug.
 """
 
-FRAME_HEADER_SIZE: Final = 24  # pragma: no mutate number: a chosen figure
+FRAME_HEADER_SIZE: Final = 24
 """Bytes before each page of the WAL: https://sqlite.org/fileformat2.html#walformat."""
 
 WAL_HEADER_SIZE: Final = 32
@@ -110,7 +110,6 @@ class SqliteStore:
             execute("PRAGMA journal_mode = wal")
             # Debian's SQLite overwrites what is deleted with zeros, which doubles the pages that a
             # batch with keys writes. Nothing here is secret.
-            # pragma: no mutate removal: only slower
             execute("PRAGMA secure_delete = off")
             (page_size,) = execute("PRAGMA page_size").fetchone()
             self._wal_reserve = wal_reserve(page_size)
@@ -210,7 +209,6 @@ class SqliteStore:
         """
         self._connection.execute("BEGIN IMMEDIATE")
         if sqlite_file.read_index(self._connection, self._path) != self._index:
-            # pragma: no mutate removal: the commit that follows fails, too
             raise StoreBusyError(self._path)
         self._high_water_mark = HighWaterMark(self._path, synchronous, self._index)
         self._connection.execute("COMMIT")

@@ -50,7 +50,7 @@ FORMAT: Final = 1
 PAGE_SIZE: Final = 512
 """Bytes; the smallest that SQLite supports. A commit changes one row, so it writes one page."""
 
-BUSY_SECONDS: Final = 5.0  # pragma: no mutate number: a chosen figure
+BUSY_SECONDS: Final = 5.0
 """How long a connection waits for the lock of another."""
 
 SCHEMA: Final = """
@@ -344,12 +344,10 @@ def copy(connection: sqlite3.Connection, path: Path, target: Path) -> int:
             made = new.stat()
             # A checkpoint waits until the copy is written. Syncs in between would make that long;
             # the file is synced as a whole before it gets its name.
-            # pragma: no mutate removal: synced twice then
             there.execute("PRAGMA synchronous = off")
             connection.backup(there)
             # Leaves out the space that is reserved for keys. Not through a WAL: if that can't be
             # moved into the file when it is closed, nobody learns of it.
-            # pragma: no mutate removal: the same, unless the disk fails then
             there.execute("PRAGMA journal_mode = off")
             there.execute("VACUUM")
             there.execute("PRAGMA journal_mode = wal")

@@ -47,11 +47,6 @@ def test_a_beat_has_a_number_and_a_time_for_which_it_is_valid(pulse: Pulse) -> N
     assert beat_of(os.getpid()) == Beat(2, 2.5)
 
 
-@pytest.mark.proves(
-    "processes",
-    "sockets in `var/` are deleted",
-    "no process is killed for that, and a hanging server still is: heartbeats are in memory",
-)
 def test_a_watcher_gets_each_beat_once_and_the_last_earlier_one(pulse: Pulse) -> None:
     pid = os.getpid()
     watched = Liveness(STARTED)
@@ -81,9 +76,6 @@ def test_each_process_has_its_own_beats(pulse: Pulse) -> None:
     assert beat_of(other.pid) is None
 
 
-@pytest.mark.proves(
-    "processes", "the watchdog can no longer read heartbeats", "no process is killed for that"
-)
 def test_a_reader_without_access_assumes_that_those_it_knows_are_alive(
     pulse: Pulse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,11 +103,6 @@ def test_a_closed_heartbeat_or_one_without_memory_does_no_harm(
     assert beat_of(os.getpid()) is None
 
 
-@pytest.mark.proves(
-    "processes",
-    "the server hangs: stopped, deadlocked, in an endless loop",
-    "it is killed within 3 s; the standby serves",
-)
 def test_by_default_a_server_that_hangs_is_killed_within_three_seconds() -> None:
     assert BEAT_SECONDS + longest_turn(2000, 1500) + POLL_SECONDS < 3
     assert STOPPED_SECONDS + POLL_SECONDS < 3

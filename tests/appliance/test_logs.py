@@ -35,12 +35,6 @@ def test_records_are_written_line_by_line(pipe: Pipe) -> None:
     assert text.endswith("ValueError: \\udc80 of a name\n")
 
 
-@pytest.mark.proves(
-    "system",
-    "nobody reads the log, for example because supervisord is stopped",
-    "requests are answered as before; dropped log lines are counted, and warnings from one "
-    "line of code are limited anyway",
-)
 def test_an_unread_log_is_not_waited_for(pipe: Pipe) -> None:
     """Dropped records are counted."""
     in_the_pipe = 2**16 // len(f"INFO {'x' * 1000}\n") + 2
@@ -53,7 +47,6 @@ def test_an_unread_log_is_not_waited_for(pipe: Pipe) -> None:
     assert text.count("INFO x") == logged - dropped
 
 
-@pytest.mark.proves("system", "nobody reads the log, and…")
 def test_the_log_queue_is_bounded_in_bytes(pipe: Pipe) -> None:
     size, logged = MAX_QUEUED // 10, 30
     for _ in range(logged):
@@ -65,9 +58,6 @@ def test_the_log_queue_is_bounded_in_bytes(pipe: Pipe) -> None:
     assert text.count("INFO x") == logged - dropped
 
 
-@pytest.mark.proves(
-    "system", "nobody reads the log, and…", control="without a bound, the queue fills memory"
-)
 def test_without_a_bound_the_log_queue_would_fill_memory(pipe: Pipe) -> None:
     pipe.log.queue.maxsize = sys.maxsize
     for _ in range(30):
@@ -76,12 +66,6 @@ def test_without_a_bound_the_log_queue_would_fill_memory(pipe: Pipe) -> None:
     assert pipe.log.queue.qsize() > 2 * MAX_QUEUED
 
 
-@pytest.mark.proves("system", "nobody reads the log, for…")
-@pytest.mark.proves(
-    "bounds",
-    "bytes of the log",
-    "any other: a log line past the bound is dropped and counted, and nothing waits for it",
-)
 def test_warnings_are_limited_and_counted_per_line_of_code(pipe: Pipe) -> None:
     """Other warnings are neither."""
     for number in range(MOST_ALIKE + 7):
@@ -148,11 +132,6 @@ def test_a_log_whose_reader_has_exited_does_no_harm() -> None:
     assert log.queue.unfinished_tasks == 0
 
 
-@pytest.mark.proves(
-    "processes",
-    "a stop signal arrives while the server queues a log record",
-    "it exits: it does not wait for a lock that it holds itself",
-)
 def test_a_flush_waits_only_for_a_while_for_the_lock_of_the_queue(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +175,6 @@ def ask_often(server: ServerProcess, seconds: float) -> None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-@pytest.mark.proves("system", "nobody reads the log, for…")
 @pytest.mark.processes
 def test_a_server_with_an_unread_log_serves_and_stops(tmp_path: Path) -> None:
     with unread(tmp_path, "-m", "web") as server:
@@ -205,11 +183,6 @@ def test_a_server_with_an_unread_log_serves_and_stops(tmp_path: Path) -> None:
         assert server.wait() == 0
 
 
-@pytest.mark.proves(
-    "system",
-    "nobody reads the log, for…",
-    control="if the server wrote the log itself, it would answer nobody",
-)
 @pytest.mark.processes
 def test_writing_the_log_in_the_event_loop_would_stall_the_server(tmp_path: Path) -> None:
     with unread(tmp_path, *variant(writes_its_log_itself)[1:]) as server:

@@ -227,7 +227,6 @@ def rows_of_the_table() -> Iterator[str]:
         yield line
 
 
-@pytest.mark.proves("shared", "`ps` shows no password: the store may be given in a file")
 def test_the_store_may_be_given_in_a_file(tmp_path: Path) -> None:
     """So its password is in no environment and on no command line."""
     file = tmp_path / "store"
@@ -251,9 +250,6 @@ def test_the_store_may_be_given_in_a_file(tmp_path: Path) -> None:
         file.touch()
 
 
-@pytest.mark.proves(
-    "pairs", "a page whose host name was rebound to the loopback", "the default settings"
-)
 @pytest.mark.parametrize(
     ("host", "names", "answered"),
     [

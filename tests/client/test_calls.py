@@ -96,7 +96,6 @@ def test_each_server_is_asked_once_before_a_wait(clock: Clock) -> None:
     assert run(both.current(None), [number(6)]) == ["http://b", Number(6, "8")]
 
 
-@pytest.mark.proves("client", "nothing is reported as settled that is in doubt")
 @pytest.mark.parametrize(
     ("replies", "error"),
     [
@@ -124,7 +123,6 @@ def test_the_error_at_the_timeout_tells_whether_the_step_is_in_doubt(
     assert 1028.0 <= clock.now <= 1030.0
 
 
-@pytest.mark.proves("client", "no call outlasts its timeout")
 def test_no_wait_outlasts_the_timeout(clock: Clock) -> None:
     with pytest.raises(UnavailableError):
         run(client(timeout=60.0).current(None), [unavailable("3600")], clock)
@@ -177,7 +175,6 @@ def test_the_first_step_reads_the_index_for_its_key() -> None:
     assert b'Idempotency-Key: "6:' in second.request
 
 
-@pytest.mark.proves("client", "what is not a number of this server is rejected")
 @pytest.mark.parametrize(
     ("reply", "says"),
     [

@@ -86,7 +86,6 @@ def test_each_step_has_a_key_of_its_own(connect: Connect, server: FakeServer) ->
     assert {len(each) for each in random} == {22}
 
 
-@pytest.mark.proves("client", "a step whose answer is lost or incomplete is made once")
 @pytest.mark.parametrize("fault", [lose, cut, without_length], ids=lambda fault: fault.__name__)
 def test_a_step_whose_answer_is_lost_is_made_once(
     connect: Connect, server: FakeServer, fault: Fault
@@ -101,7 +100,6 @@ def test_a_step_whose_answer_is_lost_is_made_once(
     assert len(set(server.keys)) == 2
 
 
-@pytest.mark.proves("client", "a step whose answer…", control="without keys, it is made twice")
 def test_without_keys_a_lost_answer_would_be_a_second_step(connect: Connect) -> None:
     with FakeServer(keeps_keys=False) as server:
         client = connect(server.url)
@@ -121,7 +119,6 @@ def test_a_missing_answer_counts_as_lost_after_the_attempts_timeout(
     assert server.index == 1
 
 
-@pytest.mark.proves("client", "another node is asked, with the same key")
 def test_another_server_is_asked_if_one_does_not_answer(
     connect: Connect, server: FakeServer
 ) -> None:
@@ -137,7 +134,6 @@ def test_another_server_is_asked_if_one_does_not_answer(
         assert (len(server.keys), len(other.keys)) == (2, 1)
 
 
-@pytest.mark.proves("client", "without an answer before the timeout, the error has the key")
 def test_a_step_in_doubt_is_requested_again_with_its_key(
     connect: Connect, server: FakeServer
 ) -> None:
@@ -153,9 +149,6 @@ def test_a_step_in_doubt_is_requested_again_with_its_key(
     assert server.index == 1
 
 
-@pytest.mark.proves(
-    "client", "a client that exits before it has the answer can repeat its step, which is made once"
-)
 def test_a_killed_client_can_repeat_its_step_with_a_saved_key(
     connect: Connect, server: FakeServer
 ) -> None:
@@ -166,7 +159,6 @@ def test_a_killed_client_can_repeat_its_step_with_a_saved_key(
     assert server.index == 1
 
 
-@pytest.mark.proves("client", "no call outlasts its timeout")
 def test_a_trickling_answer_does_not_outlast_the_timeout(connect: Connect) -> None:
     """Each byte by itself arrives in time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -266,9 +258,6 @@ def test_credentials_in_the_url_are_sent_but_never_shown(
     assert caught.value.url == server.url
 
 
-@pytest.mark.proves(
-    "client", "threads may share a client, and a forked process gets its own connections"
-)
 def test_threads_share_a_client(server: FakeServer) -> None:
     indexes: list[int] = []
     with Client(server.url) as client:
@@ -298,7 +287,6 @@ def test_each_event_loop_has_its_own_connections(server: FakeServer) -> None:
     assert len({each.connection for each in server.asked}) == 2
 
 
-@pytest.mark.proves("client", "threads may share a…")
 @pytest.mark.processes
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_has_its_own_connections(server: FakeServer) -> None:

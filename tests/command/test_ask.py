@@ -51,9 +51,6 @@ def test_a_lost_answer_is_requested_again(fibcore: Fibcore, asked: FakeServer) -
     assert asked.index == 7
 
 
-@pytest.mark.proves(
-    "client", "the commands print which step is in doubt, and the command that settles it"
-)
 def test_a_step_in_doubt_is_reported_with_the_command_that_settles_it(
     fibcore: Fibcore, asked: FakeServer
 ) -> None:
@@ -110,7 +107,6 @@ def test_an_invalid_argument_is_a_usage_error(fibcore: Fibcore, arguments: str) 
 
 
 @pytest.mark.processes
-@pytest.mark.proves("client", "the commands print which…")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_step_can_be_requested_again(
     asked: FakeServer, sent: signal.Signals

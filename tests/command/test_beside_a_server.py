@@ -13,11 +13,6 @@ from tests.support.servers import ServerProcess
 # Beside a server
 
 
-@pytest.mark.proves(
-    "person",
-    "beside a server, `show`, `verify` and `backup` work, and `restore` and `set-index` "
-    "change nothing",
-)
 @pytest.mark.processes
 def test_a_served_database_can_be_shown_verified_and_copied(
     server: ServerProcess, fibcore: Fibcore, tmp_path: Path
@@ -33,8 +28,6 @@ def test_a_served_database_can_be_shown_verified_and_copied(
         assert sqlite_file.verify_file(tmp_path / "backup.db") == index
 
 
-@pytest.mark.proves("person", "beside a server, `show`…")
-@pytest.mark.proves("start", "`set-index`", "a running server")
 @pytest.mark.processes
 def test_a_served_database_cannot_be_set_or_restored(
     server: ServerProcess, fibcore: Fibcore, tmp_path: Path

@@ -108,7 +108,6 @@ def test_an_index_past_the_largest_is_not_set(database: Path, fibcore: Fibcore) 
     assert fibcore("set-index", "--integers", "uint64", MAX_INDEX)[0] == 0
 
 
-@pytest.mark.proves("shared", "`ps` shows no password…")
 def test_a_store_to_copy_may_be_given_in_a_file(
     database: Path, fibcore: Fibcore, tmp_path: Path
 ) -> None:

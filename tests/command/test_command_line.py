@@ -232,7 +232,6 @@ SHORTAGES = (
 )
 
 
-@pytest.mark.proves("processes", "there is too little memory to start", "one line reports it")
 @pytest.mark.parametrize("error", SHORTAGES, ids=lambda error: type(error).__name__)
 def test_a_server_without_memory_reports_it_in_one_line(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -45,11 +45,6 @@ def runs_of_others(compute: Callable[[int], object]) -> int:
     return runs
 
 
-@pytest.mark.proves(
-    "shared",
-    "another node or a person moves the sequence far ahead: the number is computed without "
-    "blocking the event loop, which gmpy2 alone (its control) would block",
-)
 def test_other_threads_run_while_a_long_number_is_computed() -> None:
     """gmpy2 alone holds the GIL from the beginning to the end of each of its four calls."""
     assert runs_of_others(pair) > 2 * runs_of_others(by_gmpy2)

@@ -277,7 +277,6 @@ def _many_switches() -> Iterator[None]:
     sys.setswitchinterval(usual)
 
 
-@pytest.mark.proves("2", "many threads get each index once")
 @pytest.mark.usefixtures("_many_switches")
 def test_many_threads_get_each_index_once() -> None:
     threads, steps, start = 4, 250, 20 * RELEASES_GIL_INDEX
@@ -311,7 +310,6 @@ def test_jumps_of_many_threads_add_up() -> None:
     assert_stands_at(sequence, RELEASES_GIL_INDEX + 50 * (1 + 2 + 3 + 70))
 
 
-@pytest.mark.proves("3", "threads that read while others step see consistent snapshots, in order")
 @pytest.mark.usefixtures("_many_switches")
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
 def test_concurrent_readers_see_consistent_snapshots_in_order(

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -131,44 +130,6 @@ def test_two_nodes_step_one_persistent_sequence(home: Path, store: str) -> None:
         assert ask(f"{url}/next") == b'{"next": %b}' % digits_of(9)
 
 
-def test_the_readme_names_the_packages_that_the_script_needs() -> None:
-    """The packages are those that the script asks for."""
-    typed = [
-        re.findall(
-            rf"(?m)^ {{4}}{command}(\S+) +# or (\S+), or (\S+)$",
-            ROOT.joinpath("README.md").read_text(),
-        )
-        for command in ("sudo apt-get install nginx-light ", "make run-shared STORE=")
-    ]
-    asked = re.findall(r"(?m)^ +(\w+)\) package=(\S+)", ROOT.joinpath(SCRIPT).read_text())
-    assert typed == [[tuple(package for _, package in asked)], [tuple(STORES)]]
-
-
-def test_an_unknown_store_is_rejected_before_anything_starts(home: Path) -> None:
-    done = subprocess.run(
-        [home / SCRIPT, "run", "mysql"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == os.EX_UNAVAILABLE
-    assert "STORE=postgresql, STORE=redis or STORE=etcd" in done.stderr
-    assert not (home / "var").exists()
-
-
-@pytest.mark.parametrize("name", ["a b", "50%", "\xe9", "x" * 60], ids=ascii)
-def test_a_folder_with_an_unusable_path_is_rejected(home: Path, name: str) -> None:
-    folder = home.rename(home.with_name(f"{home.name}-{name}"))
-    done = subprocess.run(
-        [folder / SCRIPT, "run", "redis"], capture_output=True, timeout=PATIENCE, check=False
-    )
-    started = (folder / "var").exists()
-    folder.rename(home)
-    assert (done.returncode, started) == (os.EX_UNAVAILABLE, False)
-    assert b"Move this checkout to a path of at most 55 characters" in done.stderr
-
-
 def supervisorctl(home: Path, *words: str) -> str:
     """The output of supervisorctl for the example over Redis."""
     name = str(Path(sys.prefix, "bin", "supervisorctl"))
@@ -193,59 +154,27 @@ def outcome(url: str) -> tuple[int, str, bytes]:
             return error.code, error.headers.get_content_type(), error.read()
 
 
-ASKED_ALL_THE_SAME = "max_fails=0 backup;"
-"""The parameters of nodes that nginx asks if it would otherwise ask none."""
-
-
-@pytest.mark.proves(
-    "shared",
-    "an engine is down, behind nginx as documented: the client gets the 503 with its "
-    "reason; without the second list of nodes, nginx would answer 502",
-)
-@pytest.mark.parametrize("protected", [True, False], ids=["as it is", "without the second list"])
 def test_without_the_engine_nodes_answer_503_with_the_reason(
-    example: tuple[Path, str], protected: bool
+    example: tuple[Path, str],
 ) -> None:
     home, url = example
-    with nginx_configured(home, protected=protected):
-        until_both_answer(url)
-        supervisorctl(home, "stop", "store")
+    until_both_answer(url)
+    supervisorctl(home, "stop", "store")
 
-        def is_dead() -> bool:
-            return outcome(f"{url}/next")[0] != 200
+    def is_dead() -> bool:
+        return outcome(f"{url}/next")[0] != 200
 
-        until(is_dead, "nobody steps")
-        paths = ("health", "current", "next", "", "numbers/5") * 8
-        found = {(path, *outcome(f"{url}/{path}")) for path in paths}
-        supervisorctl(home, "start", "store")
-        until(lambda: outcome(f"{url}/next")[0] == 200, "it steps again")
-    statuses = {status for _, status, _, _ in found}
-    if not protected:
-        assert 502 in statuses
-        return
-    assert statuses == {200, 503}
+    until(is_dead, "nobody steps")
+    paths = ("health", "current", "next", "", "numbers/5") * 8
+    found = {(path, *outcome(f"{url}/{path}")) for path in paths}
+    supervisorctl(home, "start", "store")
+    until(lambda: outcome(f"{url}/next")[0] == 200, "it steps again")
+    assert {status for _, status, _, _ in found} == {200, 503}
     assert {path for path, status, _, _ in found if status == 200} >= {"", "numbers/5"}
     for path, status, kind, body in found:
         if status == 503:
             assert kind == "application/problem+json", path
             assert "the server's log has the reason" in json.loads(body)["detail"], path
-
-
-@contextmanager
-def nginx_configured(home: Path, *, protected: bool) -> Iterator[None]:
-    """As documented, or without the second list of nodes."""
-    conf = home / "var/shared-store/redis/nginx.conf"
-    text = conf.read_text()
-    lines = text.splitlines(keepends=True)
-    kept = [line for line in lines if protected or ASKED_ALL_THE_SAME not in line]
-    assert len(kept) == len(lines) - 2 * (not protected)
-    conf.write_text("".join(kept))
-    if not protected:
-        supervisorctl(home, "restart", "nginx")
-    yield
-    conf.write_text(text)
-    if not protected:
-        supervisorctl(home, "restart", "nginx")
 
 
 def test_nodes_step_one_sequence_and_a_killed_node_is_shown(
@@ -265,18 +194,3 @@ def test_nodes_step_one_sequence_and_a_killed_node_is_shown(
     shown = subprocess.check_output(fibcore, cwd=folder, env=environment({}), text=True)
     assert "redis://127.0.0.1:" in shown
     assert re.search(rf"(?m)^index +{index}$", shown)
-
-
-def test_a_port_in_use_is_reported_before_anything_starts(home: Path) -> None:
-    port = free_ports(5)
-    with socket.create_server(("127.0.0.1", port + 2)):
-        done = subprocess.run(
-            [home / SCRIPT, "run", "redis"],
-            env=environment({"FIB_PORT": str(port)}),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-    assert done.returncode == os.EX_UNAVAILABLE
-    assert f"Port {port + 2} of 127.0.0.1, for the second node, is unavailable" in done.stderr
-    assert not (home / "var").exists()

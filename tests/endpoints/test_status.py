@@ -128,7 +128,6 @@ def test_status_has_the_time_of_the_backup_copy(database: Path, listener: socket
 
 
 @pytest.mark.processes
-@pytest.mark.proves("disk", "no backup copy can…")
 def test_health_has_a_warning_while_no_backup_copy_can_be_made(
     database: Path, listener: socket.socket
 ) -> None:
@@ -235,7 +234,6 @@ def test_a_takeover_after_a_hang_is_timed_from_the_last_answer(database: Path) -
     assert takeover_history.record(database, 0.012).seconds == 0.012
 
 
-@pytest.mark.proves("system", "the clock is set…")
 def test_setting_the_clock_does_not_lengthen_a_takeover(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,12 +52,6 @@ def day_of(appliance: Supervised) -> int:
     return parsedate_to_datetime(appliance.client.get("/health").headers["Date"]).day
 
 
-@pytest.mark.proves(
-    "system",
-    "the clock is set, backwards or forwards",
-    "deadlines, takeovers, watchdog and backup work as before",
-)
-@pytest.mark.proves("load", "a clock that is set")
 def test_setting_the_clock_does_no_harm(fault: Fault, tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     with Supervised(clock.environment) as appliance:
@@ -104,9 +98,6 @@ def survives_a_day(servers: Servers, clock: Clock) -> bool:
             return False
 
 
-@pytest.mark.proves("system", "the clock is set…")
-@pytest.mark.proves("pairs", "a deadline", "a clock that is set")
-@pytest.mark.proves("clients", "send a head, a…")
 def test_setting_the_clock_moves_no_deadline(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     long, short = {"FIB_RECEIVE_TIMEOUT": "60"}, {"FIB_RECEIVE_TIMEOUT": "2"}
@@ -121,11 +112,6 @@ def test_setting_the_clock_moves_no_deadline(tmp_path: Path) -> None:
         assert connection.recv(1000) == b""
 
 
-@pytest.mark.proves(
-    "system",
-    "the clock is set…",
-    control="with deadlines by that clock, they pass at once",
-)
 def test_setting_the_clock_would_move_a_wall_clock_deadline(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     settings = clock.environment | {"FIB_RECEIVE_TIMEOUT": "60"}

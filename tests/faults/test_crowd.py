@@ -106,33 +106,12 @@ MOST: Final = {"unread answers": 24, "half pages": 2, "half heads": 3, "slow rea
 """A mix that uses more memory than any kind alone."""
 
 
-@pytest.mark.proves(
-    "clients",
-    "read long numbers slowly, on all connections",
-    "a client that takes less than 64 kB a second for more than 2 s is evicted for a "
-    "newcomer, and closed if answers in flight use half of their bound",
-)
-@pytest.mark.proves("pairs", "a crowd", "numbers of 1 MB")
-@pytest.mark.proves("bounds", "connections", "bytes in flight, numbers of 1 MB")
-@pytest.mark.proves(
-    "bounds",
-    "connections, bytes in flight, pipelined bytes, bytes of incomplete requests",
-    "the memory limit of the unit",
-)
 def test_the_worst_mix_of_clients_does_not_fill_memory(fault: Fault) -> None:
     mixture = [kind for kind, share in MOST.items() for _ in range(share)]
     with limited_memory(INDEX) as it:
         serve_beside(mixture, it, fault)
 
 
-@pytest.mark.proves(
-    "6", "the size of a…", control="without a bound, nearly complete requests fill memory"
-)
-@pytest.mark.proves(
-    "clients",
-    "send nothing, half of…",
-    control="if all of them could send most of a long request, they use more",
-)
 def test_nearly_complete_requests_would_fill_memory_without_a_bound() -> None:
     without_bound = variant(keeps_parts_of_requests_without_bound)
     with (
@@ -148,16 +127,6 @@ def test_nearly_complete_requests_would_fill_memory_without_a_bound() -> None:
         )
 
 
-@pytest.mark.proves(
-    "clients",
-    "send nothing, half of what they announce, or nearly all of a long request; send or "
-    "read slowly; pipeline requests and read nothing: 2,000 at once",
-    "others get answers and step; no process is killed; all processes stay within the 320 "
-    "MB of the unit (each kind has its own control, above)",
-)
-@pytest.mark.proves("pairs", "hostile clients of one kind", "those of every other kind")
-@pytest.mark.proves("6", "the size of a head, and of pipelined requests")
-@pytest.mark.proves("bounds", "connections, bytes in flight…")
 def test_hostile_clients_of_every_kind_shut_nobody_out(fault: Fault) -> None:
     with limited_memory(INDEX) as it:
         serve_beside(list(KINDS), it, fault)

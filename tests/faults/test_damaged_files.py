@@ -143,8 +143,6 @@ def mishaps(*names: str) -> st.SearchStrategy[Mishap]:
     )
 
 
-@pytest.mark.proves("4", "any damage to one of its files")
-@pytest.mark.proves("4", "its WAL is missing…")
 @pytest.mark.processes
 @settings(max_examples=EXAMPLES)
 @example(mishap=Mishap(DATABASE, "cut", 0))
@@ -160,7 +158,6 @@ def test_undamaged_files_of_a_server_are_valid(left: Files) -> None:
     assert index_found(left) == COMMITTED
 
 
-@pytest.mark.proves("4", "any damage to one…", control="without its evidence")
 @pytest.mark.processes
 def test_without_evidence_a_damaged_wal_would_lower_the_index(left: Files) -> None:
     alone = Files({name: data for name, data in left.items() if name not in (MARK, COPY)})
@@ -173,7 +170,6 @@ def test_without_evidence_a_damaged_wal_would_lower_the_index(left: Files) -> No
     assert index_found(found.befall(left)) is None, "with its evidence it is invalid"
 
 
-@pytest.mark.proves("4", "any damage to one…", control="without its digest")
 def test_without_its_digest_a_flipped_bit_would_change_the_index(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

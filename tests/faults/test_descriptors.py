@@ -42,11 +42,6 @@ pytestmark = pytest.mark.processes
 # While the server runs
 
 
-@pytest.mark.proves(
-    "system",
-    "descriptors run out",
-    "steps continue; new connections are closed, without a step, until some are free",
-)
 def test_steps_continue_without_free_descriptors(tmp_path: Path) -> None:
     command = variant(checkpoints_often)
     with (
@@ -75,9 +70,6 @@ def test_steps_continue_without_free_descriptors(tmp_path: Path) -> None:
         assert servers.server.log.text == log
 
 
-@pytest.mark.proves(
-    "system", "descriptors run out", control="if a commit needed one, the next step ends the server"
-)
 def test_without_free_descriptors_a_commit_that_needed_one_would_fail(tmp_path: Path) -> None:
     command = variant(opens_its_database_at_each_commit)
     with (
@@ -96,11 +88,6 @@ def test_without_free_descriptors_a_commit_that_needed_one_would_fail(tmp_path: 
         assert sqlite_file.verify_file(tmp_path / "fibcore.db") == 1
 
 
-@pytest.mark.proves(
-    "system",
-    "descriptors run out, even the one that the event loop keeps in reserve",
-    "the event loop is busy, but steps continue, and it recovers",
-)
 def test_steps_continue_without_even_the_reserved_descriptor(tmp_path: Path) -> None:
     """The server is busy with a connection that it can't accept."""
     with (
@@ -129,8 +116,6 @@ def test_steps_continue_without_even_the_reserved_descriptor(tmp_path: Path) -> 
         until(lambda: servers.client.get("/current").index == last, "it has taken the connection")
 
 
-@pytest.mark.proves("system", "descriptors run out")
-@pytest.mark.proves("load", "no free descriptors")
 @pytest.mark.long
 def test_descriptors_run_out_under_load_and_become_free(fault: Fault, tmp_path: Path) -> None:
     command = variant(checkpoints_often)
@@ -166,12 +151,6 @@ def limited(count: int, command: tuple[str, ...] | list[str] = SERVER) -> list[s
     return ["prlimit", f"--nofile={count}:{count}", *command]
 
 
-@pytest.mark.proves(
-    "system",
-    "there are fewer descriptors than allowed connections",
-    "fewer connections are accepted, and the log reports it; nobody is shut out",
-)
-@pytest.mark.proves("bounds", "connections", "descriptors")
 def test_fewer_descriptors_than_connections_shut_nobody_out(tmp_path: Path) -> None:
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, command=limited(FEW)) as servers,
@@ -193,11 +172,6 @@ def test_fewer_descriptors_than_connections_shut_nobody_out(tmp_path: Path) -> N
         assert load.refused == load.unanswered == load.errors.total() == 0
 
 
-@pytest.mark.proves(
-    "system",
-    "there are fewer descriptors…",
-    control="with the same number of connections, others are closed unanswered",
-)
 @pytest.mark.long
 def test_connections_beyond_the_descriptors_would_shut_others_out(tmp_path: Path) -> None:
     command = limited(FEW, variant(takes_connections_without_descriptors))
@@ -211,11 +185,6 @@ def test_connections_beyond_the_descriptors_would_shut_others_out(tmp_path: Path
             servers.client.get("/current")
 
 
-@pytest.mark.proves(
-    "system",
-    "there are too few descriptors to open the database",
-    "the server is restarted, or answers 503 and retries; the database does not count as invalid",
-)
 @pytest.mark.long
 @pytest.mark.parametrize("index", [None, 7])
 def test_too_few_descriptors_at_the_start_are_reported(index: int | None, tmp_path: Path) -> None:

@@ -69,13 +69,6 @@ def cut_power(servers: Servers, disk: Volume) -> None:
     disk.restore_power()
 
 
-@pytest.mark.proves("5", "a disk error at any write or sync; a short write")
-@pytest.mark.proves("commit", "a disk error")
-@pytest.mark.proves(
-    "disk",
-    "a write or a sync fails",
-    "nothing is lost; the standby serves. Simulated under load, too",
-)
 def test_an_error_at_any_write_or_sync_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     history: list[Operation] = []
     ended: set[Moment] = set()
@@ -107,7 +100,6 @@ def test_an_error_at_any_write_or_sync_loses_nothing(fault: Fault, tmp_path: Pat
     fault.saw(lost=0, note=f"{len(moments)} writes and syncs; {len(ended)} ended the server")
 
 
-@pytest.mark.proves("5", "a disk error at…")
 def test_a_short_write_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:
@@ -135,7 +127,6 @@ def test_a_short_write_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     fault.saw(lost=0)
 
 
-@pytest.mark.proves("5", "a disk error at…", control="if steps were answered after a failed sync")
 def test_answering_after_a_failed_sync_would_lose_the_step(tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:

@@ -67,7 +67,6 @@ def cut_off(etcd: FarCluster, member: Etcd) -> AbstractContextManager[None]:
     return etcd.host_of(member).cut()
 
 
-@pytest.mark.proves("shared", "etcd's leader is killed, hangs, or is cut off")
 def test_an_etcd_that_loses_its_leader_loses_no_step(fault: Fault, tmp_path: Path) -> None:
     with far_cluster() as (_, etcd), ExitStack() as stack:
         nodes = Nodes(etcd.members[0], tmp_path, stack)
@@ -109,7 +108,6 @@ def reads_of_the_member_alone(
     return bool(request.param)
 
 
-@pytest.mark.proves("shared", "a cut-off member of etcd shows no stale index, with its control")
 def test_a_cut_off_member_shows_no_stale_index(
     fault: Fault, reads_of_the_member_alone: bool
 ) -> None:

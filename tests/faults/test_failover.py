@@ -151,11 +151,6 @@ def cut_off_for_a_while(it: Pair) -> AbstractContextManager[None]:
 KINDS: Final = pytest.mark.parametrize("kind", [PostgresqlPair, RedisPair])
 
 
-@pytest.mark.proves("shared", "PostgreSQL fails over to a synchronous standby")
-@pytest.mark.proves(
-    "shared",
-    "Redis's primary is killed or cut off, and Sentinel promotes a synchronous replica",
-)
 @KINDS
 @pytest.mark.parametrize("lost", [killed, cut_off_for_a_while])
 def test_a_failover_to_a_synchronous_replica_loses_no_step(
@@ -179,12 +174,6 @@ def test_a_failover_to_a_synchronous_replica_loses_no_step(
             fault.check(load, last=it.index)
 
 
-@pytest.mark.proves("shared", "PostgreSQL fails over to…", control="with an asynchronous one")
-@pytest.mark.proves(
-    "shared",
-    "Redis's primary is lost, and Sentinel promotes a replica that was behind: steps are "
-    "lost, and the nodes exit",
-)
 @KINDS
 def test_a_failover_loses_steps_that_the_replica_did_not_receive(
     fault: Fault, kind: type[Pair], tmp_path: Path

@@ -55,21 +55,6 @@ def newcomers(appliance: Supervised, server: int, seconds: float) -> list[Wait]:
     return waited
 
 
-@pytest.mark.proves(
-    "processes",
-    "clients flood any endpoint, 1,900 of them, with many pipelined requests",
-    "the server is not killed, and most newcomers get an answer within 1 s of the server's "
-    "time: turns of the event loop are bounded and beat, deferred requests continue in "
-    "order, and `/metrics` and `/status` are rendered once for all",
-)
-@pytest.mark.proves(
-    "clients",
-    "request again as soon as they are answered, 1,900 of them, on kept connections",
-    "no process is killed, and newcomers get answers: 16 are accepted in each turn of the "
-    "event loop",
-)
-@pytest.mark.proves("load", "the watchdog")
-@pytest.mark.proves("pairs", "a crowd", "the watchdog")
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_flooded_server_is_not_killed_and_answers_newcomers(name: str, fault: Fault) -> None:
     with Supervised() as appliance:
@@ -91,11 +76,6 @@ def test_a_flooded_server_is_not_killed_and_answers_newcomers(name: str, fault: 
         assert median(own) < ANSWERED_SECONDS
 
 
-@pytest.mark.proves(
-    "processes",
-    "clients flood any endpoint…",
-    control="with unbounded turns, and a timer for a heartbeat, it is killed",
-)
 def test_without_a_bound_on_turns_a_flooded_server_would_be_killed() -> None:
     """With a timer for a heartbeat, and costly answers rendered for each client."""
     assert BEAT_SECONDS < 1

@@ -57,7 +57,6 @@ def has_ended(engine: Engine) -> bool:
     return engine.process.poll() is not None
 
 
-@pytest.mark.proves("shared", "the store's disk is full")
 @pytest.mark.parametrize("kind", [Postgresql, Redis, Etcd], ids=lambda each: each.__name__.lower())
 def test_a_store_whose_disk_is_full_loses_no_step(
     fault: Fault, kind: type[Engine], small_disk: SmallDisk, tmp_path: Path
@@ -88,9 +87,6 @@ def test_a_store_whose_disk_is_full_loses_no_step(
         fault.check(load, last=it.index)
 
 
-@pytest.mark.proves(
-    "shared", "the store's disk is full", control="if a batch without a reply counted as applied"
-)
 def test_a_lost_batch_assumed_applied_would_lose_steps(
     fault: Fault, small_disk: SmallDisk, tmp_path: Path
 ) -> None:

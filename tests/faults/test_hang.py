@@ -36,12 +36,6 @@ def check_load(fault: Fault, appliance: Supervised, load: Load) -> None:
     assert load.errors.total() == 0
 
 
-@pytest.mark.proves("processes", "the server hangs: stopped…")
-@pytest.mark.proves(
-    "processes",
-    "a request, or code outside Python, loops or waits, with or without the interpreter's lock",
-    "without a turn there is no beat: it is killed",
-)
 def test_a_server_that_hangs_in_any_way_is_replaced_by_the_standby(fault: Fault) -> None:
     ways: list[tuple[int, str]] = [(signal.SIGSTOP, "is stopped")]
     ways += [(signal.SIGRTMIN + number, "hangs") for number in range(len(WAYS_TO_HANG))]
@@ -60,11 +54,6 @@ def test_a_server_that_hangs_in_any_way_is_replaced_by_the_standby(fault: Fault)
         check_load(fault, appliance, load)
 
 
-@pytest.mark.proves(
-    "processes",
-    "the watchdog is stopped or hangs, and then the server",
-    "supervisord kills the watchdog within 10 s; the next one kills the server",
-)
 def test_a_stopped_watchdog_is_replaced_and_then_kills_a_stopped_server(fault: Fault) -> None:
     with Supervised() as appliance:
         with Load(appliance.port) as load:
@@ -81,14 +70,6 @@ def test_a_stopped_watchdog_is_replaced_and_then_kills_a_stopped_server(fault: F
         check_load(fault, appliance, load)
 
 
-@pytest.mark.proves(
-    "processes",
-    "the server hangs: stopped…",
-    control="without the watchdog, it stays",
-)
-@pytest.mark.proves(
-    "processes", "the watchdog is stopped…", control="if supervisord did not look, both stay"
-)
 def test_without_the_extension_a_stopped_watchdog_would_stay(fault: Fault) -> None:
     appliance = Supervised()
     appliance.take_away_the_extension()
@@ -108,9 +89,6 @@ def test_without_the_extension_a_stopped_watchdog_would_stay(fault: Fault) -> No
         check_load(fault, appliance, load)
 
 
-@pytest.mark.proves(
-    "processes", "the standby hangs or exits", "it is replaced; the server is not affected"
-)
 def test_a_standby_that_hangs_or_exits_is_replaced(fault: Fault) -> None:
     with Supervised() as appliance:
         server = appliance.server
@@ -198,10 +176,6 @@ def watch(server: ServerProcess, enough: Callable[[], bool]) -> None:
     until(poll, "it has been silent for long enough", 3 * waiting.PATIENCE)
 
 
-@pytest.mark.proves(
-    "processes", "the server makes progress, but gets next to no processor time", "it is not killed"
-)
-@pytest.mark.proves("load", "the watchdog")
 def test_a_starved_server_that_makes_progress_is_not_killed(fault: Fault, tmp_path: Path) -> None:
     with starved(tmp_path) as (server, beats):
         for _ in fault.tries(short=1, long=10, share=0.05):
@@ -212,11 +186,6 @@ def test_a_starved_server_that_makes_progress_is_not_killed(fault: Fault, tmp_pa
         fault.saw(note=f"silent for up to {max(beats.gaps[1:]):.1f} s by the clock")
 
 
-@pytest.mark.proves(
-    "processes",
-    "the server makes progress…",
-    control="a watchdog that used the clock would kill it",
-)
 def test_a_watchdog_using_the_clock_would_kill_a_starved_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,11 +80,6 @@ def held_of_readers(folder: Path, command: Sequence[str] = SERVER) -> list[int]:
         return unsent(servers.port)
 
 
-@pytest.mark.proves(
-    "6",
-    "bytes of answers in the kernel: shares of one budget, larger for clients that read, "
-    "whatever the endpoint",
-)
 def test_clients_that_take_answers_share_one_budget(tmp_path: Path) -> None:
     held = held_of_readers(tmp_path)
     share = BUDGET // 2 // READERS
@@ -95,7 +90,6 @@ def test_clients_that_take_answers_share_one_budget(tmp_path: Path) -> None:
     assert sum(held) < BUDGET // 2 + 2 * READERS * OVERSHOOT
 
 
-@pytest.mark.proves("6", "bytes of answers in the…", control="with unbounded shares")
 def test_without_a_bound_shares_would_hold_all_answers(tmp_path: Path) -> None:
     held = held_of_readers(tmp_path, variant(lends_without_bound))
     assert sum(held) > READERS * SIZE * 3 // 4
@@ -110,7 +104,6 @@ TAKEN: Final = 1_000_000
 """Of two million bytes; by then they have their shares."""
 
 
-@pytest.mark.proves("6", "bytes of answers in the…")
 def test_a_crowd_that_stops_reading_stays_within_the_bounds(fault: Fault) -> None:
     """The answers are those of /openapi.json, which have no digits."""
     with limited_memory() as it, ExitStack() as stack:
@@ -149,12 +142,10 @@ def most_held_by_closed_ones(folder: Path, command: Sequence[str] = SERVER) -> i
         return len(unsent(servers.port))
 
 
-@pytest.mark.proves("6", "bytes in the kernel for closed connections")
 def test_a_closed_connection_counts_until_its_answer_is_received(tmp_path: Path) -> None:
     assert most_held_by_closed_ones(tmp_path) <= PLACES
 
 
-@pytest.mark.proves("6", "bytes in the kernel…", control="if closed connections did not count")
 def test_without_counting_them_closed_connections_would_fill_the_kernel(tmp_path: Path) -> None:
     assert most_held_by_closed_ones(tmp_path, variant(forgets_what_it_has_closed)) == 100
 
@@ -170,12 +161,6 @@ def test_a_slow_client_gets_all_of_a_last_answer(tmp_path: Path) -> None:
         until(lambda: servers.connections <= 1, "its connection is closed")
 
 
-@pytest.mark.proves("6", "bytes in the kernel…")
-@pytest.mark.proves(
-    "clients",
-    "read nothing of an answer, or a few bytes now and then",
-    "they are closed at the deadline",
-)
 def test_an_unread_answer_is_dropped_at_the_deadline(tmp_path: Path) -> None:
     with (
         serving(tmp_path, FIB_SEND_TIMEOUT="1") as servers,
@@ -220,12 +205,10 @@ def kept_since(servers: Servers, before: int, kept: list[int]) -> int:
     return kept[-1]
 
 
-@pytest.mark.proves("6", "memory that stays after a crowd has left")
 def test_memory_used_by_a_crowd_is_released(tmp_path: Path) -> None:
     assert kept_of_a_crowd(tmp_path) < 16 * 2**20
 
 
-@pytest.mark.proves("6", "memory that stays after…", control="with malloc alone")
 @pytest.mark.long
 def test_malloc_alone_would_not_release_memory(tmp_path: Path) -> None:
     assert kept_of_a_crowd(tmp_path, variant(keeps_all_freed_memory)) > 32 * 2**20

@@ -23,11 +23,6 @@ STEPS: Final = 300
 CHOICE: Final = random.Random(0)
 
 
-@pytest.mark.proves(
-    "2", "each of many clients gets each of its numbers once, and no step is left over"
-)
-@pytest.mark.proves("pairs", "`kill -9`", "many clients that retry with `Idempotency-Key`")
-@pytest.mark.proves("client", "64 clients lose every tenth answer while the server is killed")
 def test_each_client_gets_each_of_its_numbers_once_through_kills(fault: Fault) -> None:
     with Supervised() as appliance:
         with lossy(("127.0.0.1", appliance.port)) as urls, KeyedClients(urls) as clients:
@@ -39,7 +34,6 @@ def test_each_client_gets_each_of_its_numbers_once_through_kills(fault: Fault) -
         clients.check_each_once(fault, last=appliance.index)
 
 
-@pytest.mark.proves("client", "64 clients lose every…", control="without keys, numbers are lost")
 @pytest.mark.long
 def test_without_keys_lost_answers_would_leave_gaps() -> None:
     with Supervised() as appliance:

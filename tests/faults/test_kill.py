@@ -59,11 +59,6 @@ def kill_the_server(appliance: Supervised, load: Load) -> None:
 # The server
 
 
-@pytest.mark.proves("1", "the server is killed at random, under load, under supervisord")
-@pytest.mark.proves(
-    "processes", "the server is killed", "the standby serves; no connection is refused"
-)
-@pytest.mark.proves("load", "`kill -9` of the server")
 def test_a_server_killed_under_load_loses_nothing(fault: Fault) -> None:
     with Supervised() as appliance:
         assert appliance.standby
@@ -76,14 +71,6 @@ def test_a_server_killed_under_load_loses_nothing(fault: Fault) -> None:
     assert load.errors.total() == 0
 
 
-@pytest.mark.proves(
-    "processes",
-    "the server is killed",
-    control=(
-        "without a standby and a held socket, connections are refused until the next "
-        "server has started"
-    ),
-)
 @pytest.mark.long
 def test_without_standby_and_extension_the_same_kill_refuses_connections(fault: Fault) -> None:
     appliance = Supervised()
@@ -102,9 +89,6 @@ def test_without_standby_and_extension_the_same_kill_refuses_connections(fault: 
         fault.check(load, last=appliance.index)
 
 
-@pytest.mark.proves(
-    "1", "the server is killed at random…", control="if steps were answered before the commit"
-)
 @pytest.mark.long
 def test_answers_before_the_commit_would_lose_steps(fault: Fault) -> None:
     with Supervised(command=variant(answers_before_the_commit)) as appliance:
@@ -116,7 +100,6 @@ def test_answers_before_the_commit_would_lose_steps(fault: Fault) -> None:
             fault.check(load, last=appliance.index)
 
 
-@pytest.mark.proves("2", "only one process holds…", control="without the lock")
 @pytest.mark.long
 def test_servers_without_the_lock_would_answer_an_index_twice(fault: Fault) -> None:
     appliance = Supervised(command=variant(takes_no_lock))
@@ -133,8 +116,6 @@ def test_servers_without_the_lock_would_answer_an_index_twice(fault: Fault) -> N
             fault.check(load, last=appliance.index)
 
 
-@pytest.mark.proves("2", "a lost answer is requested again without a second step")
-@pytest.mark.proves("pairs", "`kill -9`", "a client that retries with `If-Match`")
 def test_a_step_retried_with_if_match_is_made_once_through_kills() -> None:
     """Every second process is killed after it commits a step, and before the answer."""
     statuses: list[int] = []
@@ -151,14 +132,6 @@ def test_a_step_retried_with_if_match_is_made_once_through_kills() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.proves("processes", "server and standby are killed at once", "both are restarted")
-@pytest.mark.proves("load", "`kill -9` of server and standby")
-@pytest.mark.proves(
-    "processes",
-    "all four processes are killed at once, a hundred times",
-    "supervisord holds the socket, whichever process also has it, and continues; no "
-    "connection is refused",
-)
 def test_the_server_recovers_when_all_processes_are_killed_at_once(fault: Fault) -> None:
     with Supervised() as appliance:
         with Load(appliance.port) as load:
@@ -205,12 +178,6 @@ def supervisord_killed(appliance: Supervised) -> Iterator[list[int]]:
             os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.proves(
-    "processes",
-    "supervisord is killed",
-    "everything that it ran exits; whatever starts it again finds the port and the database free",
-)
-@pytest.mark.proves("load", "`kill -9` of supervisord")
 @pytest.mark.long
 def test_when_supervisord_is_killed_all_processes_exit(fault: Fault) -> None:
     with Supervised() as appliance:
@@ -242,11 +209,6 @@ def test_a_server_started_under_a_dead_supervisord_exits_at_once(tmp_path: Path)
     assert not database.exists()
 
 
-@pytest.mark.proves(
-    "processes",
-    "supervisord is killed",
-    control="if the server lived on, the next one can't listen",
-)
 @pytest.mark.long
 def test_a_server_that_outlived_supervisord_would_block_the_next() -> None:
     with Supervised(command=variant(outlives_supervisord)) as appliance:

@@ -26,15 +26,6 @@ IN_FLIGHT: Final[dict[str, str]] = {} if SECONDS else {"FIB_MAX_ANSWER_BYTES": s
 """In the short form the bound is lower, so that few readers reach it."""
 
 
-@pytest.mark.proves(
-    "clients",
-    "request numbers of 1 MB and read nothing: 1,000 of them, with all processes within the "
-    "320 MB of the unit",
-    "steps past the bound get 503 with `Retry-After` and are not made; `/health` answers; "
-    "there is room again when they leave",
-)
-@pytest.mark.proves("pairs", "a crowd", "numbers of 1 MB")
-@pytest.mark.proves("bounds", "connections, bytes in flight…")
 def test_a_crowd_that_reads_nothing_does_not_fill_memory(fault: Fault) -> None:
     with limited_memory(INDEX, IN_FLIGHT) as it:
         appliance = it.appliance
@@ -68,11 +59,6 @@ def test_a_crowd_that_reads_nothing_does_not_fill_memory(fault: Fault) -> None:
     assert it.most < UNIT_LIMIT
 
 
-@pytest.mark.proves(
-    "clients",
-    "request numbers of 1…",
-    control="without the bound on bytes in flight, they use more",
-)
 @pytest.mark.long
 def test_without_a_bound_on_bytes_in_flight_it_would_fill_memory() -> None:
     with (

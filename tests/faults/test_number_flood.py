@@ -69,11 +69,6 @@ def request(index: int) -> bytes:
     return b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % index
 
 
-@pytest.mark.proves(
-    "clients",
-    "request long numbers, each a different one, none of which is ever finished",
-    "64 wait, the others get 503; every step is answered",
-)
 def test_steps_are_answered_during_a_flood_for_long_numbers(fault: Fault, tmp_path: Path) -> None:
     with served(tmp_path, (sys.executable, "-c", UNWATCHED, "web")) as server, ExitStack() as stack:
         client = server.client
@@ -115,18 +110,10 @@ def newcomers_served(folder: Path, code: str) -> int:
     return served_ones
 
 
-@pytest.mark.proves(
-    "clients",
-    "wait for a few long numbers, on more connections than are allowed",
-    "at most an eighth of the connections wait; newcomers get answers",
-)
 def test_clients_waiting_for_numbers_shut_no_newcomer_out(tmp_path: Path) -> None:
     assert newcomers_served(tmp_path, UNWATCHED) == 40
 
 
-@pytest.mark.proves(
-    "clients", "wait for a few…", control="if any number could wait, newcomers are shut out"
-)
 @pytest.mark.long
 def test_unbounded_waiting_clients_would_shut_newcomers_out(tmp_path: Path) -> None:
     unbounded = (
@@ -159,11 +146,6 @@ server.main()
 """The event loop itself waits for the number."""
 
 
-@pytest.mark.proves(
-    "clients",
-    "request long numbers, each…",
-    control="if they were computed in the event loop, steps wait",
-)
 @pytest.mark.long
 def test_steps_would_wait_for_a_number_computed_in_the_event_loop(tmp_path: Path) -> None:
     with served(tmp_path, (sys.executable, "-c", BLOCKS)) as server, ExitStack() as stack:

@@ -135,13 +135,6 @@ def step(servers: Servers) -> int:
     return tries
 
 
-@pytest.mark.proves(
-    "clients",
-    "retry at once, 1,500 of them, on one core",
-    "about as many steps are made as with few clients; the rest wait or get 503; the next "
-    "client is served",
-)
-@pytest.mark.proves("pairs", "a crowd", "one core")
 def test_as_many_steps_are_made_under_overload(fault: Fault, tmp_path: Path) -> None:
     seen = overload(tmp_path, SERVER)
     fault.tried += ROUNDS
@@ -157,11 +150,6 @@ def test_as_many_steps_are_made_under_overload(fault: Fault, tmp_path: Path) -> 
     assert max(seen.tries) <= 2
 
 
-@pytest.mark.proves(
-    "clients",
-    "retry at once, 1,500…",
-    control="with 503 at once for all, hardly a step is made",
-)
 def test_unlimited_shedding_would_leave_no_time_for_steps(fault: Fault, tmp_path: Path) -> None:
     seen = overload(tmp_path, variant(sheds_at_any_pace))
     fault.tried += ROUNDS

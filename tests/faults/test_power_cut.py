@@ -91,10 +91,6 @@ def index_after(database: Path, disk: Volume, logs: Path) -> int:
         return servers.client.index
 
 
-@pytest.mark.proves("1", "a power cut under load, with a real file system")
-@pytest.mark.proves("durability", "`full`", "nothing that was acknowledged")
-@pytest.mark.proves("load", "a power cut")
-@pytest.mark.proves("load", "the backup copy being made")
 def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
     fault: Fault, tmp_path: Path
 ) -> None:
@@ -113,12 +109,6 @@ def test_no_acknowledged_step_is_lost_whenever_the_power_is_cut(
                 assert sqlite_file.verify_file(backup_copy) <= last
 
 
-@pytest.mark.proves(
-    "durability",
-    "`normal`",
-    "the last steps, acknowledged or not; if the backup copy, some seconds old, is ahead, "
-    "the sequence continues from there",
-)
 def test_at_normal_a_power_cut_loses_only_the_last_steps(fault: Fault, tmp_path: Path) -> None:
     last = 0
     with volume() as disk:
@@ -132,10 +122,6 @@ def test_at_normal_a_power_cut_loses_only_the_last_steps(fault: Fault, tmp_path:
     assert fault.lost
 
 
-@pytest.mark.proves("1", "a power cut under…", control="without a sync")
-@pytest.mark.proves(
-    "durability", "`off`", "the last steps, and perhaps the database, which is then invalid"
-)
 def test_at_off_the_same_power_cut_loses_steps_or_the_database(
     fault: Fault, tmp_path: Path
 ) -> None:

@@ -84,10 +84,6 @@ DAMAGED: Final = SERVED + "database.write_bytes(b'damaged')\n"
 LOWERED: Final = "SqliteOpener(database).set_index(40, lower=True)\n"
 
 
-@pytest.mark.proves(
-    "person", "a power cut right after the index was set or a copy made: both survive"
-)
-@pytest.mark.proves("start", "`set-index`", "a power cut")
 @pytest.mark.parametrize("before", [SERVED, DAMAGED], ids=["whole", "damaged"])
 @pytest.mark.parametrize(
     ("index", "program"),
@@ -99,9 +95,6 @@ def test_an_index_that_was_set_survives_a_power_cut(before: str, index: int, pro
         assert verified_index(run_and_cut(disk, before, program)) == index
 
 
-@pytest.mark.proves(
-    "person", "a power cut right…", control="with an unsynced mark, a lowered index is invalid"
-)
 @pytest.mark.parametrize("before", [SERVED, DAMAGED], ids=["whole", "damaged"])
 def test_with_an_unsynced_mark_a_lowered_index_would_be_invalid(before: str) -> None:
     with volume() as disk:
@@ -115,15 +108,12 @@ def test_with_an_unsynced_mark_a_lowered_index_would_be_invalid(before: str) -> 
 BACKUP: Final = "SqliteOpener(database).backup(database.with_name('copy.db'))\n"
 
 
-@pytest.mark.proves("person", "a power cut right…")
-@pytest.mark.proves("start", "`backup`", "a power cut")
 def test_a_finished_backup_survives_a_power_cut() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, BACKUP)
         assert sqlite_file.verify_file(database.with_name("copy.db")) == 50
 
 
-@pytest.mark.proves("person", "a power cut right…", control="without a sync, the copy is lost")
 def test_without_a_sync_a_backup_would_be_lost() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_FILE + BACKUP)
@@ -139,12 +129,6 @@ RESERVED: Final = wal_reserve(sqlite_file.PAGE_SIZE)
 OPENED: Final = "store = SqliteStore(database)\n" + KILLED
 
 
-@pytest.mark.proves(
-    "disk",
-    "the power is cut right after a server has started",
-    "the reserved space of the WAL is on the disk",
-)
-@pytest.mark.proves("start", "a start", "a power cut right after it")
 @pytest.mark.parametrize("before", ["", SERVED], ids=["new", "served before"])
 def test_files_created_at_a_start_survive_a_power_cut(before: str) -> None:
     """So is the space of its WAL."""
@@ -154,7 +138,6 @@ def test_files_created_at_a_start_survive_a_power_cut(before: str) -> None:
         assert files.wal_path(database).stat().st_size == RESERVED
 
 
-@pytest.mark.proves("disk", "the power is cut…", control="without a sync, it is not")
 def test_without_a_sync_the_reserved_space_of_the_wal_would_be_lost() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_COMMIT + OPENED)
@@ -182,17 +165,11 @@ sqlite_file.sync = lambda path: None if path == database else sync(path)
 """
 
 
-@pytest.mark.proves("durability", "`full`, after `off`", "nothing that was committed under either")
 def test_steps_committed_at_off_survive_once_served_at_full() -> None:
     with volume() as disk:
         assert verified_index(run_and_cut(disk, SERVED, FULL_AFTER_OFF)) == 351
 
 
-@pytest.mark.proves(
-    "durability",
-    "`full`, after `off`",
-    control="if the database is not synced at the start, it is ruined",
-)
 def test_without_a_sync_a_database_written_at_off_would_be_ruined() -> None:
     with volume() as disk:
         database = run_and_cut(disk, SERVED, SYNCS_NO_DATABASE + FULL_AFTER_OFF)

@@ -39,12 +39,6 @@ IDLE: Final = 1000
 IDLERS: Final = {"FIB_MAX_CONNECTIONS": str(IDLE), "FIB_RECEIVE_TIMEOUT": "60"}
 
 
-@pytest.mark.proves(
-    "clients",
-    "do nothing, on 1,000 connections",
-    "nobody is affected, memory is bounded; past the bound the longest idle are evicted",
-)
-@pytest.mark.proves("pairs", "a crowd", "few connections")
 def test_a_thousand_idle_connections_do_no_harm(tmp_path: Path) -> None:
     with (
         Servers(tmp_path / "fibcore.db", tmp_path, settings=IDLERS) as servers,
@@ -74,11 +68,6 @@ def test_a_thousand_idle_connections_do_no_harm(tmp_path: Path) -> None:
         assert servers.memory - before < 24 * MEGABYTE
 
 
-@pytest.mark.proves(
-    "clients",
-    "do nothing, on 1,000 connections",
-    control="if they are never evicted, others are shut out",
-)
 def test_idle_connections_that_were_never_evicted_would_shut_all_out(tmp_path: Path) -> None:
     command = variant(evicts_nobody)
     with (

@@ -44,12 +44,6 @@ def seconds(load: Load, *paths: str) -> float:
     )
 
 
-@pytest.mark.proves(
-    "disk",
-    "it is slow: 200 ms a sync",
-    "reads do not wait; waiting steps share the next sync, and none is shed",
-)
-@pytest.mark.proves("load", "a slow disk")
 def test_on_a_slow_disk_reads_continue_and_steps_share_a_sync(fault: Fault, tmp_path: Path) -> None:
     """At 1,000 per second none is shed."""
     with Servers(tmp_path / "fibcore.db", tmp_path) as servers:
@@ -74,9 +68,6 @@ def test_on_a_slow_disk_reads_continue_and_steps_share_a_sync(fault: Fault, tmp_
     assert reads < SYNC / 2 < SYNC <= steps
 
 
-@pytest.mark.proves(
-    "disk", "it is slow: 200…", control="with commits in the event loop, reads wait for the disk"
-)
 def test_reads_would_wait_for_commits_in_the_event_loop(tmp_path: Path) -> None:
     command = variant(commits_in_the_event_loop)
     with (
@@ -89,9 +80,6 @@ def test_reads_would_wait_for_commits_in_the_event_loop(tmp_path: Path) -> None:
     assert seconds(load, "current", "previous") > SYNC / 4
 
 
-@pytest.mark.proves(
-    "disk", "it is slow: 200…", control="with a commit for each step, steps wait for each other"
-)
 def test_steps_with_a_commit_each_would_wait_for_each_other(tmp_path: Path) -> None:
     command = variant(commits_each_step_by_itself)
     with (

@@ -32,12 +32,6 @@ TRIES: Final = 10
 """Attempts of a control, one of which must do harm."""
 
 
-@pytest.mark.proves(
-    "shared",
-    "three nodes, under load: a reply is lost; the engine is killed, restarted, or hangs; a "
-    "node is lost with its host; one link, or each, breaks in the middle of a batch, in one "
-    "direction or both",
-)
 def test_clients_of_three_nodes_see_one_sequence(
     engine: Engine, tmp_path: Path, fault: Fault
 ) -> None:
@@ -55,11 +49,6 @@ def test_clients_of_three_nodes_see_one_sequence(
         fault.check(load, last=it.index)
 
 
-@pytest.mark.proves(
-    "shared",
-    "three nodes, under load…",
-    control="without its identity, the batch is applied twice",
-)
 @pytest.mark.long
 def test_without_its_identity_a_batch_would_be_applied_twice(
     engines: Engines, fault: Fault, tmp_path: Path
@@ -86,11 +75,6 @@ def test_without_its_identity_a_batch_would_be_applied_twice(
     pytest.fail("no batch was made twice")
 
 
-@pytest.mark.proves(
-    "client",
-    "the same on three nodes of one engine, with every fault of the engine (failovers are "
-    "simulated)",
-)
 @pytest.mark.long
 def test_each_client_gets_each_of_its_numbers_once_on_any_node(
     engine: Engine, fault: Fault, tmp_path: Path

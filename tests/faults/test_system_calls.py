@@ -50,8 +50,6 @@ def kill_at(thread: str, point: Point, servers: Servers, client: SequentialClien
     return last_moment(thread, trace) if killed else None
 
 
-@pytest.mark.proves("1", "the server is killed at every system call of a commit")
-@pytest.mark.proves("commit", "the end of the process, at every system call")
 def test_a_kill_at_any_system_call_of_a_commit_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     history: list[Operation] = []
     command = variant(checkpoints_often)
@@ -69,9 +67,6 @@ def test_a_kill_at_any_system_call_of_a_commit_loses_nothing(fault: Fault, tmp_p
     )
 
 
-@pytest.mark.proves(
-    "1", "the server is killed at every…", control="if steps were answered before the commit"
-)
 def test_a_kill_would_lose_a_step_answered_before_its_commit(tmp_path: Path) -> None:
     history: list[Operation] = []
     command = variant(answers_before_the_commit)
@@ -109,8 +104,6 @@ def cut_power_at(
     return last_moment(thread, trace) if reached else None
 
 
-@pytest.mark.proves("1", "a power cut after every system call of a commit that writes")
-@pytest.mark.proves("commit", "a power cut, after every system call that writes")
 def test_a_power_cut_after_any_system_call_loses_nothing(fault: Fault, tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:
@@ -132,7 +125,6 @@ def test_a_power_cut_after_any_system_call_loses_nothing(fault: Fault, tmp_path:
     fault.saw(lost=0, note=f"cut after each of {len(moments)} calls that change something")
 
 
-@pytest.mark.proves("1", "a power cut after…", control="without a sync")
 def test_without_syncs_a_power_cut_would_lose_an_acknowledged_step(tmp_path: Path) -> None:
     history: list[Operation] = []
     with volume() as disk:

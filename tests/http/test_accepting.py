@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 
-import pytest
 import uvloop
 
 from fibcore.appliance.process import ACCEPTS, acceptors
@@ -54,7 +53,6 @@ def accepted_by(sockets: list[socket.socket]) -> list[int]:
             return runner.run(accept())
 
 
-@pytest.mark.proves("clients", "request again as soon…")
 def test_many_newcomers_are_accepted_per_turn() -> None:
     """Without this, uvloop accepts one per turn of the event loop."""
     assert max(accepted_by(acceptors(listening_socket()))) > ACCEPTS / 2

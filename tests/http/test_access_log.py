@@ -118,11 +118,6 @@ def test_a_target_cannot_end_the_quoted_request(caplog: pytest.LogCaptureFixture
     assert json.loads(quoted) == 'GET /a"200\\ HTTP/1.1'
 
 
-@pytest.mark.proves(
-    "system",
-    "nobody reads the log, and clients send targets of 15 kB, with an access log",
-    "queued bytes are bounded, and long targets are truncated",
-)
 @pytest.mark.parametrize(
     ("length", "shown"),
     [

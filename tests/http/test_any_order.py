@@ -296,13 +296,6 @@ CASES: Final = {
 }
 
 
-@pytest.mark.proves(
-    "clients",
-    "do all of that at once, in any order, while commits take time and bounds are low; on "
-    "an exclusive and on a shared store",
-    "each step that is made is answered, or its client has left; nothing is answered twice, "
-    "out of order, or before its request is complete; the accounting of memory is exact",
-)
 @pytest.mark.parametrize(("kind", "is_crowded"), CASES.values(), ids=CASES)
 @given(order=orders)
 def test_in_any_order_all_is_answered_and_memory_is_accounted_for(
@@ -331,9 +324,6 @@ def lets_one_that_waits_be_evicted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ServedConnection, "eviction_rank", lambda self: (0, self.deadline))
 
 
-@pytest.mark.proves(
-    "clients", "do all of that…", control="without one of the protections, it is noticed"
-)
 @pytest.mark.parametrize(
     "breaking",
     [

@@ -163,19 +163,6 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"web.http.hub.{name}", value)
 
 
-@pytest.mark.proves(
-    "clients",
-    "reach two bounds at once, each with each other",
-    "others get answers, the index is right, and nothing of them is kept",
-)
-@pytest.mark.proves(
-    "bounds",
-    "any of these",
-    "any other: others get answers, the index is right, and nothing of them is kept",
-)
-@pytest.mark.proves(
-    "bounds", "all of these that can be combined", "at once: nothing of them is kept"
-)
 @pytest.mark.parametrize(
     "pressures", [*PAIRS, TOGETHER], ids=lambda each: " ".join(one.__name__ for one in each)
 )

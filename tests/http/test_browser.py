@@ -151,12 +151,6 @@ def test_a_page_of_an_allowed_origin_steps_and_reads(
         assert client.index == 10
 
 
-@pytest.mark.proves(
-    "pairs", "a page of another origin", "a step, in each way that a browser offers"
-)
-@pytest.mark.proves(
-    "pairs", "a page whose host…", control="with an address at which any host name is allowed"
-)
 @pytest.mark.parametrize(
     ("settings", "status", "ours"),
     [

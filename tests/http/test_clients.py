@@ -46,17 +46,6 @@ def test_a_client_that_sends_a_megabyte_of_rubbish_can_read_the_reason(
 # A stop
 
 
-@pytest.mark.proves(
-    "processes",
-    "the server is told to stop",
-    "requests that it has read are answered, and nothing steps without an answer; idle "
-    "connections and incomplete requests are closed at once; a client that is receiving an "
-    "answer gets the rest if, at its pace, that fits into `FIB_STOP_TIMEOUT`. The standby "
-    "serves when the process has exited, and not before: only the exit releases the lock, "
-    "so there is one writer",
-)
-@pytest.mark.proves("pairs", "pipelining", "the end of the connection")
-@pytest.mark.proves("commit", "a stop")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stop_answers_every_step_that_it_makes(
     database: Path, listener: socket.socket, number: signal.Signals
@@ -100,12 +89,6 @@ def unread_by_one_that_queued(
             return in_the_kernel(server.client)
 
 
-@pytest.mark.proves("6", "bytes of an answer in the kernel")
-@pytest.mark.proves(
-    "clients",
-    "have queued before a server starts, and read nothing",
-    "the kernel holds no more of their answers than of others'",
-)
 def test_data_queued_at_the_socket_does_not_fill_memory(
     database: Path, listener: socket.socket
 ) -> None:
@@ -113,12 +96,6 @@ def test_data_queued_at_the_socket_does_not_fill_memory(
     assert unread_by_one_that_queued(database, listener) < 2**18
 
 
-@pytest.mark.proves(
-    "6",
-    "bytes of an answer…",
-    control="without a bound of ours, the kernel takes as much as it likes",
-)
-@pytest.mark.proves("clients", "have queued before a…", control="without that bound, it takes more")
 def test_without_a_bound_queued_data_would_fill_memory(
     database: Path, listener: socket.socket
 ) -> None:

@@ -51,23 +51,12 @@ def outcomes(database: Path, listener: socket.socket, command: Sequence[str]) ->
     return found
 
 
-@pytest.mark.proves(
-    "clients",
-    "connect when all slots are taken",
-    "they get their 503, which is not lost to a reset, since what they send is read for a "
-    "while; up to 128 at a time",
-)
 def test_each_client_without_a_slot_gets_a_503(database: Path, listener: socket.socket) -> None:
     command = (sys.executable, "-m", "web")
     expected = {b"HTTP/1.1 503 Service Unavailable": NEWCOMERS}
     assert outcomes(database, listener, command) == expected
 
 
-@pytest.mark.proves(
-    "clients",
-    "connect when all slots…",
-    control="if they were closed at once, the 503 is lost to a reset",
-)
 def test_closing_at_once_would_lose_the_503_to_a_reset(
     database: Path, listener: socket.socket
 ) -> None:

@@ -39,7 +39,6 @@ def assert_closed_after(loop: Loop, seconds: float, client: Connection) -> None:
     assert client.lost, "too late"
 
 
-@pytest.mark.proves("6", "the time for a head, a body, and an answer")
 @pytest.mark.parametrize("said", [b"", HALF, STEP[:1], BODY, CHUNK])
 def test_an_incomplete_request_is_closed_at_its_deadline(loop: Loop, said: bytes) -> None:
     served = Service(loop, receive_timeout=3.0)
@@ -49,12 +48,6 @@ def test_an_incomplete_request_is_closed_at_its_deadline(loop: Loop, said: bytes
     assert served.store.index == 0
 
 
-@pytest.mark.proves("6", "the time for a…")
-@pytest.mark.proves(
-    "clients",
-    "send a head, a body, chunks or trailers one byte at a time",
-    "they are closed at the deadline; nothing steps, others get answers",
-)
 def test_more_bytes_do_not_extend_the_deadline_of_a_request(loop: Loop) -> None:
     served = Service(loop, receive_timeout=3.0)
     client = served.client(HALF)
@@ -104,7 +97,6 @@ def test_a_step_that_waits_has_no_deadline(loop: Loop) -> None:
     assert statuses(client) == [200]
 
 
-@pytest.mark.proves("6", "the time for a…")
 def test_a_client_that_reads_nothing_of_its_answer_is_closed(loop: Loop) -> None:
     """A client that reads some of it gets more time."""
     served = Service(loop, LONG, send_timeout=3.0)
@@ -138,18 +130,10 @@ def all_clients_are_served_after_the_server_stood_still(loop: Loop) -> bool:
     return [statuses(idle)[asked_before:], statuses(half), reader.is_gone] == [[200], [200], False]
 
 
-@pytest.mark.proves(
-    "processes",
-    "the whole appliance is paused, with its container or its machine",
-    "the pause does not count against clients: requests that have arrived meanwhile are answered",
-)
 def test_pauses_of_the_server_do_not_count_against_clients(loop: Loop) -> None:
     assert all_clients_are_served_after_the_server_stood_still(loop)
 
 
-@pytest.mark.proves(
-    "processes", "the whole appliance is…", control="with a clock that continues, they are closed"
-)
 def test_with_a_clock_that_continues_pauses_would_count(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,12 +186,6 @@ def test_after_a_400_the_server_keeps_reading_for_a_second(loop: Loop) -> None:
     assert client.lost
 
 
-@pytest.mark.proves("processes", "the server is told…")
-@pytest.mark.proves("pairs", "a stop", "idle connections")
-@pytest.mark.proves("pairs", "a stop", "an incomplete request")
-@pytest.mark.proves("pairs", "an offered upgrade", "a stop")
-@pytest.mark.proves("pairs", "a stop", "a slow and a fast reader")
-@pytest.mark.proves("pairs", "a stop", "an answer that nobody reads")
 def test_a_stop_closes_idle_connections_and_incomplete_requests(loop: Loop) -> None:
     """A client that reads fast enough gets the rest of its answer."""
     served = Service(loop, LONG, stop_timeout=10.0, send_timeout=600.0)
@@ -290,8 +268,6 @@ def test_an_answer_under_way_at_a_stop_is_the_last(loop: Loop) -> None:
     assert served.store.index == 3
 
 
-@pytest.mark.proves("processes", "the server is told…")
-@pytest.mark.proves("pairs", "pipelining", "a client that half-closes, and a stop")
 @pytest.mark.parametrize("half_closed", [False, True])
 @pytest.mark.parametrize("pipelined", [b"", STEP, READ + STEP, STEP + STEP[:20]])
 def test_a_stop_answers_a_step_but_makes_none_pipelined_behind_it(
@@ -310,14 +286,6 @@ def test_a_stop_answers_a_step_but_makes_none_pipelined_behind_it(
     assert (client.closed, served.store.index) == (True, 1)
 
 
-@pytest.mark.proves(
-    "processes",
-    "the server is told…",
-    control=(
-        "if connections ignored it, pipelined requests step, and an incomplete "
-        "request delays the stop"
-    ),
-)
 def test_connections_that_ignored_a_stop_would_make_pipelined_steps(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,9 +298,6 @@ def test_connections_that_ignored_a_stop_would_make_pipelined_steps(
     assert not half.closed
 
 
-@pytest.mark.proves("6", "the rate of 503, and how many clients wait for one")
-@pytest.mark.proves("pairs", "a stop", "steps that wait for their 503")
-@pytest.mark.proves("bounds", "waiting steps", "steps that wait for their 503, and a stop")
 def test_a_stop_answers_the_steps_that_wait_for_their_503(loop: Loop) -> None:
     served = Service(loop, max_waiting_steps=1, blocking=True)
     steps = [served.client() for _ in range(6 * SHED_AT_ONCE)]
@@ -369,7 +334,6 @@ def wait_in_vain(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> list[Connection
     return clients
 
 
-@pytest.mark.proves("pairs", "a stop", "a number being computed")
 def test_a_stop_leaves_time_to_answer_clients_that_wait_in_vain(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,7 +346,6 @@ def test_a_stop_leaves_time_to_answer_clients_that_wait_in_vain(
     assert [each.lost for each in clients] == [True] * 3
 
 
-@pytest.mark.proves("pairs", "a stop", "a number being computed", control="that is waited for")
 def test_without_stopping_the_queue_waiting_clients_would_get_no_answer(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,6 @@ def full(loop: Loop, **settings: Any) -> Service:
     return Service(loop, LONG, max_connections=2, send_timeout=600.0, **settings)
 
 
-@pytest.mark.proves("6", "connections")
 def test_the_longest_idle_connection_is_evicted(loop: Loop) -> None:
     served = full(loop)
     first, second = served.client(READ), served.client(READ)
@@ -86,7 +85,6 @@ KINDS: Final[dict[str, tuple[bytes, int | None]]] = {
 """The bytes that a client sends, and how many it reads; of two, the first listed is evicted."""
 
 
-@pytest.mark.proves("6", "connections")
 @pytest.mark.parametrize(("first", "second"), [*itertools.pairwise(KINDS)])
 def test_idle_connections_are_evicted_before_busy_ones(loop: Loop, first: str, second: str) -> None:
     served = full(loop)
@@ -121,7 +119,6 @@ def test_a_client_at_the_least_rate_is_not_evicted(loop: Loop, less: int) -> Non
     assert client.lost == bool(less)
 
 
-@pytest.mark.proves("6", "connections")
 def test_a_connection_being_answered_is_not_evicted(loop: Loop) -> None:
     served = full(loop, blocking=True)
     waiting = [served.client(STEP) for _ in range(2)]
@@ -140,8 +137,6 @@ def test_a_connection_being_answered_is_not_evicted(loop: Loop) -> None:
     assert [statuses(each) for each in waiting] == [[200], [200]]
 
 
-@pytest.mark.proves("clients", "read long numbers slowly…")
-@pytest.mark.proves("bounds", "connections", "bytes in flight, numbers…")
 def test_a_slow_reader_of_a_long_number_is_evicted_in_time(loop: Loop) -> None:
     """By then it has had enough time to read its answer."""
     served = full(loop)
@@ -159,9 +154,6 @@ def test_a_slow_reader_of_a_long_number_is_evicted_in_time(loop: Loop) -> None:
     assert newcomer.sent.startswith(b"HTTP/1.1 200 OK")
 
 
-@pytest.mark.proves(
-    "clients", "read long numbers slowly…", control="if they are never evicted, newcomers get 503"
-)
 def test_slow_readers_that_were_never_evicted_would_shut_all_out(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,12 +165,6 @@ def test_slow_readers_that_were_never_evicted_would_shut_all_out(
     assert statuses(served.client(READ)) == [503]
 
 
-@pytest.mark.proves(
-    "clients",
-    "read nothing, leave before their eviction, and come again",
-    "newcomers get their slots: at the bound a slow reader has a quarter of a second, and "
-    "the newest are evicted last",
-)
 def test_clients_that_leave_before_their_eviction_shut_no_newcomer_out(loop: Loop) -> None:
     """Each client leaves before its eviction, and reconnects."""
     served = full(loop)
@@ -191,7 +177,6 @@ def test_clients_that_leave_before_their_eviction_shut_no_newcomer_out(loop: Loo
     assert sorted(each.lost for each in unread) == [False, True]
 
 
-@pytest.mark.proves("clients", "read nothing, leave before…")
 def test_newcomers_are_evicted_last(loop: Loop) -> None:
     """It has not had time to send a request, and a crowd keeps coming."""
     served = full(loop)
@@ -242,7 +227,6 @@ def test_the_pace_of_a_client_is_measured_from_its_answer(loop: Loop) -> None:
 # Common bounds
 
 
-@pytest.mark.proves("6", "waiting steps")
 def test_past_the_bound_on_waiting_steps_a_step_is_503_and_a_read_is_200(loop: Loop) -> None:
     served = Service(loop, max_waiting_steps=2, blocking=True)
     waiting = [served.client(STEP) for _ in range(2)]
@@ -255,7 +239,6 @@ def test_past_the_bound_on_waiting_steps_a_step_is_503_and_a_read_is_200(loop: L
     assert [statuses(each) for each in waiting] == [[200], [200]]
 
 
-@pytest.mark.proves("6", "bytes of answers in flight")
 def test_past_the_bound_on_bytes_in_flight_a_new_number_is_503(loop: Loop) -> None:
     """A number that an answer in flight already holds is sent."""
     served = Service(loop, LONG, max_answer_bytes=2 * 626_964 + 1_000)
@@ -273,9 +256,6 @@ def test_past_the_bound_on_bytes_in_flight_a_new_number_is_503(loop: Loop) -> No
     assert not first.closed
 
 
-@pytest.mark.proves(
-    "2", "if the number of an earlier step can't be sent, the 503 says that the step was made"
-)
 def test_a_503_for_a_key_reports_that_its_step_was_made(loop: Loop) -> None:
     served = Service(loop, 30_000)
     keyed = request("POST /next", key("a", since=30_000))
@@ -295,8 +275,6 @@ def test_a_503_for_a_key_reports_that_its_step_was_made(loop: Loop) -> None:
     assert served.store.index == 30_001
 
 
-@pytest.mark.proves("6", "bytes of answers in flight, without those of clients that left")
-@pytest.mark.proves("commit", "a client that leaves")
 @pytest.mark.parametrize("last", [b"\r\n", b"Connection: close\r\n\r\n"])
 def test_a_number_for_a_client_that_left_is_not_in_flight(loop: Loop, last: bytes) -> None:
     served = Service(loop, LONG, blocking=True)

@@ -76,7 +76,6 @@ def test_a_share_grows_when_few_connections_leave_room(transport: Transport) -> 
     assert budget.lent == 0
 
 
-@pytest.mark.proves("6", "bytes of answers in the…")
 def test_shares_grow_while_the_budget_lasts(transport: Transport) -> None:
     budget = Budget(LIMIT)
     shares = [share_of(transport, budget) for _ in range(20)]

@@ -171,7 +171,6 @@ def shapes(draw: st.DrawFn) -> Callable[[bytes], bytes]:
     return lambda value: first + value + b"\r\n" + after + b"\r\n"
 
 
-@pytest.mark.proves("clients", "send any bytes, split…")
 @given(shapes(), st.lists(VALUES, max_size=4), VALUES)
 def test_a_head_known_except_for_a_value_equals_parsing_it(
     shape: Callable[[bytes], bytes], others: list[bytes], value: bytes
@@ -182,11 +181,6 @@ def test_a_head_known_except_for_a_value_equals_parsing_it(
     assert meaning(primed, shape(value)) == meaning(Server().heads, shape(value))
 
 
-@pytest.mark.proves(
-    "clients",
-    "send any bytes, split…",
-    control="if the value of a key could have any byte, an invalid head is answered",
-)
 def test_a_value_with_special_bytes_would_change_the_meaning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

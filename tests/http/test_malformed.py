@@ -129,11 +129,6 @@ def said(loop: Loop, data: bytes) -> tuple[list[int], int]:
     return found
 
 
-@pytest.mark.proves(
-    "clients",
-    "send what is not HTTP, or only half of it",
-    "they get 4xx or the end of the connection; nothing steps, others get answers",
-)
 @every("shape", CORPUS)
 def test_malformed_bytes_never_step(loop: Loop, shape: str) -> None:
     answered, steps = said(loop, CORPUS[shape])
@@ -143,7 +138,6 @@ def test_malformed_bytes_never_step(loop: Loop, shape: str) -> None:
     assert before in ([], [200]), "only what came before it is answered"
 
 
-@pytest.mark.proves("clients", "send what is not…", control="if a head were enough, it steps")
 @pytest.mark.parametrize("shape", ["no end of the body", "chunks b'5\\r\\nhello\\r\\n'"])
 def test_without_awaiting_the_body_a_head_would_step(
     loop: Loop, shape: str, monkeypatch: pytest.MonkeyPatch

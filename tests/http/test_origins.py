@@ -32,7 +32,6 @@ open_ = by_each_implementation(
 # Steps for other origins
 
 
-@pytest.mark.proves("pairs", "a page of another origin")
 @every(
     "fields",
     [
@@ -269,7 +268,6 @@ def test_each_allowed_host_is_answered(open_: Client) -> None:
         assert json.loads(answer.body)["status"] == 404
 
 
-@pytest.mark.proves("pairs", "a page whose host…")
 @every("method", ["GET", "POST"])
 def test_a_step_for_a_rebound_name_is_421(closed: Client, method: str) -> None:
     """To a browser such a page has the same origin, so nothing else marks its request."""
@@ -281,9 +279,6 @@ def test_a_step_for_a_rebound_name_is_421(closed: Client, method: str) -> None:
     assert closed.index == index
 
 
-@pytest.mark.proves(
-    "pairs", "a page whose host…", control="with an address at which any host name is allowed"
-)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_off_the_loopback_any_host_is_answered_with_a_warning_in_the_log(
     processes: None,  # noqa: ARG001

@@ -173,7 +173,6 @@ def test_the_fields_of_a_head_are_kept_for_starlette_in_order() -> None:
 # Bounds
 
 
-@pytest.mark.proves("6", "the size of a…")
 def test_a_head_is_bounded_to_the_byte(parser: Parser) -> None:
     room = MAX_HEAD - len(STEP + b"X: \r\n\r\n")
     longest = STEP + b"X: " + b"y" * room + b"\r\n\r\n"
@@ -186,7 +185,6 @@ def test_a_head_is_bounded_to_the_byte(parser: Parser) -> None:
         parser.feed(STEP + b"X: " + b"y" * (room + 1) + b"\r\n\r\n")
 
 
-@pytest.mark.proves("6", "the size of a…")
 def test_a_head_may_have_a_hundred_fields_and_a_trailer_as_many(parser: Parser) -> None:
     assert MAX_FIELDS == 100
     fields, trailer = b"a: b\r\n" * 98, b"a: b\r\n" * 100

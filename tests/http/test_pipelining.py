@@ -23,11 +23,6 @@ from web.http.parser import Parser
 from web.http.protocol import Protocol
 
 
-@pytest.mark.proves(
-    "bounds",
-    "requests of one connection per turn of the event loop",
-    "any: it bounds no resource, but defers pipelined requests",
-)
 def test_any_number_of_pipelined_requests_is_answered(loop: Loop) -> None:
     served = Service(loop)
     client = served.client(READ * 100)
@@ -48,14 +43,10 @@ def step_again_and_again(loop: Loop, times: int) -> set[int]:
     return set(told)
 
 
-@pytest.mark.proves("pairs", "pipelining", "bytes in flight")
 def test_sent_answers_do_not_count_while_a_client_pipelines(loop: Loop) -> None:
     assert step_again_and_again(loop, 80) == {200}
 
 
-@pytest.mark.proves(
-    "pairs", "pipelining", "bytes in flight", control="if sent answers still counted"
-)
 def test_pipelining_would_be_shed_if_sent_answers_counted(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +60,6 @@ def test_pipelining_would_be_shed_if_sent_answers_counted(
     assert step_again_and_again(loop, 80) == {200, 503}
 
 
-@pytest.mark.proves("pairs", "pipelining", "bytes in flight")
 def test_endless_pipelined_steps_do_not_fill_memory(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

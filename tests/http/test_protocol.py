@@ -32,13 +32,6 @@ def loop() -> Iterator[Loop]:
     made.close()
 
 
-@pytest.mark.proves(
-    "clients",
-    "send any bytes, split anywhere and pipelined",
-    "they get what the plain application under uvicorn's own protocol answers; where HTTP "
-    "requires something else, the difference has a name and a section of its RFC, and there "
-    "are no others",
-)
 @pytest.mark.processes
 @every("name", ALL)
 def test_requests_without_a_known_difference_are_answered_alike(loop: Loop, name: str) -> None:
@@ -56,7 +49,6 @@ def test_requests_without_a_known_difference_are_answered_alike(loop: Loop, name
     assert differ or not differences, differences
 
 
-@pytest.mark.proves("clients", "send any bytes, split…")
 @every("name", ALL)
 def test_the_answers_are_the_same_however_the_bytes_are_split(loop: Loop, name: str) -> None:
     data = ALL[name]
@@ -74,7 +66,6 @@ def test_valid_requests_split_anywhere_are_answered_alike(loop: Loop, drawn: st.
     compare(loop, drawn, odd=False)
 
 
-@pytest.mark.proves("clients", "send any bytes, split…")
 @given(st.data())
 def test_any_bytes_split_anywhere_are_answered_alike(loop: Loop, drawn: st.DataObject) -> None:
     compare(loop, drawn, odd=True)

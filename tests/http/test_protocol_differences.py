@@ -28,10 +28,6 @@ def loop() -> Iterator[Loop]:
     made.close()
 
 
-@pytest.mark.proves("clients", "send any bytes, split…")
-@pytest.mark.proves("pairs", "an offered upgrade", "a body that is a request")
-@pytest.mark.proves("pairs", "an offered upgrade", "pipelining")
-@pytest.mark.proves("pairs", "trailers", "conditions, representation, prefetch")
 @pytest.mark.processes
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=str)
 def test_each_difference_from_uvicorn_is_required_by_http(
@@ -90,12 +86,6 @@ def difference(name: str) -> bytes:
     return found
 
 
-@pytest.mark.proves(
-    "pairs",
-    "an offered upgrade",
-    "a body that is…",
-    control="with a body, if httptools were trusted",
-)
 def test_an_upgrade_taken_for_the_end_would_step_without_a_body(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +93,6 @@ def test_an_upgrade_taken_for_the_end_would_step_without_a_body(
     assert outline(loop, difference("a step waits for its body")) == "200; 1 step; open"
 
 
-@pytest.mark.proves("pairs", "trailers", control="if they were taken for header fields")
 def test_trailers_taken_for_headers_would_change_the_request(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +147,6 @@ def test_100_continue_is_sent_once_and_in_order(loop: Loop) -> None:
     assert statuses_after(loop, chunked, b"0\r\n\r\n") == ["100", "100, 200"]
 
 
-@pytest.mark.proves("pairs", "an offered upgrade", "the wait for 100 (Continue)")
 @pytest.mark.parametrize("offer", [(), UPGRADE], ids=["none", "upgrade"])
 def test_100_is_sent_only_in_http_1_1(loop: Loop, offer: tuple[str, ...]) -> None:
     """An offered upgrade changes nothing."""
@@ -209,12 +197,6 @@ BESIDE_UPGRADE: Final = {
 """The bytes that are sent, and the outline of the outcome."""
 
 
-@pytest.mark.proves(
-    "pairs",
-    "an offered upgrade",
-    "a body, complete or not, with a length or chunked; a condition; a prefetch; a close; "
-    "an older version; rubbish",
-)
 @pytest.mark.parametrize(("sent", "outline"), BESIDE_UPGRADE.values(), ids=BESIDE_UPGRADE)
 def test_an_offered_upgrade_is_ignored(loop: Loop, sent: bytes, outline: str) -> None:
     for pieces in ([sent], [sent[at : at + 1] for at in range(len(sent))]):
@@ -224,7 +206,6 @@ def test_an_offered_upgrade_is_ignored(loop: Loop, sent: bytes, outline: str) ->
 # Half-closed
 
 
-@pytest.mark.proves("pairs", "pipelining", "a client that half-closes")
 @pytest.mark.parametrize(
     ("data", "outline"),
     [
@@ -244,9 +225,6 @@ def test_a_client_that_half_closes_gets_its_answers(loop: Loop, data: bytes, out
             assert exchange(loop, PROTOCOL, pieces, patient=patient, ends=True).outline == outline
 
 
-@pytest.mark.proves(
-    "pairs", "pipelining", "a client that half-closes", control="if that were taken for the end"
-)
 def test_a_half_close_taken_for_the_end_would_lose_the_answers(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

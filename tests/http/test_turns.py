@@ -40,7 +40,6 @@ def turn(loop: Loop) -> None:
     loop.run_forever()
 
 
-@pytest.mark.proves("processes", "clients flood any endpoint…")
 @pytest.mark.usefixtures("hurried")
 def test_requests_past_the_time_of_a_turn_wait_for_the_next(loop: Loop) -> None:
     served = Service(loop)
@@ -61,7 +60,6 @@ def test_a_turn_with_time_left_defers_nobody(loop: Loop) -> None:
     assert all(statuses(each) == [200] for each in crowd(served, 100, READ))
 
 
-@pytest.mark.proves("processes", "clients flood any endpoint…")
 @pytest.mark.usefixtures("hurried")
 def test_a_newcomer_waits_for_one_round_of_the_others(loop: Loop) -> None:
     """However much each of them has sent."""
@@ -94,11 +92,6 @@ def test_an_error_closes_its_connection_and_the_others_continue(
     assert served.hub.kept == 0
 
 
-@pytest.mark.proves(
-    "clients",
-    "pipeline many requests, wait for the answers, and send another",
-    "that one is answered, too",
-)
 @pytest.mark.parametrize("last", [READ, STEP], ids=["answered at once", "answered later"])
 def test_a_deferred_connection_is_read_from_again(loop: Loop, last: bytes) -> None:
     served = Service(loop)
@@ -200,7 +193,6 @@ def test_the_bytes_dropped_from_a_closing_connection_are_bounded(loop: Loop) -> 
     assert client.lost
 
 
-@pytest.mark.proves("clients", "connect when all slots…")
 def test_a_client_without_a_slot_is_read_from_until_it_has_its_503(loop: Loop) -> None:
     served = Service(loop, max_connections=1, blocking=True)
     served.client(STEP)
@@ -217,7 +209,6 @@ def test_a_client_without_a_slot_is_read_from_until_it_has_its_503(loop: Loop) -
     assert silent.lost
 
 
-@pytest.mark.proves("clients", "connect when all slots…")
 def test_connections_that_linger_after_their_503_are_bounded(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,7 +235,6 @@ def test_a_turn_beats_every_quarter_of_a_second(monkeypatch: pytest.MonkeyPatch)
             now += BEAT_SECONDS
 
 
-@pytest.mark.proves("processes", "clients flood any endpoint…")
 @pytest.mark.usefixtures("hurried")
 def test_the_turns_of_a_flood_count_even_if_no_timer_runs(loop: Loop) -> None:
     served = Service(loop)
@@ -261,7 +251,6 @@ def test_the_turns_of_a_flood_count_even_if_no_timer_runs(loop: Loop) -> None:
     assert made == 10
 
 
-@pytest.mark.proves("processes", "a request, or code…")
 @pytest.mark.usefixtures("hurried")
 def test_one_request_is_not_a_turn_however_long_it_takes(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
@@ -305,7 +294,6 @@ def test_a_costly_answer_is_rendered_every_quarter_of_a_second() -> None:
     assert made == ["a", "b"] * 3
 
 
-@pytest.mark.proves("processes", "clients flood any endpoint…")
 @pytest.mark.parametrize("path", ["/status", "/metrics"])
 def test_requests_at_the_same_moment_share_a_rendering(
     loop: Loop, path: str, monkeypatch: pytest.MonkeyPatch

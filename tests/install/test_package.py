@@ -101,11 +101,6 @@ def test_the_journal_has_the_lines_of_the_server(machine: Container) -> None:
     assert "stopped at index 3" in lines()
 
 
-@pytest.mark.proves(
-    "person",
-    "with an invalid setting or a port in use, `systemctl restart` fails, and `systemctl "
-    "status` shows why",
-)
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
@@ -140,7 +135,6 @@ def test_it_serves_after_a_boot_with_the_new_settings(machine: Container) -> Non
     assert CLIENT.index == 3
 
 
-@pytest.mark.proves("processes", "a new version is installed")
 @pytest.mark.parametrize("package", [NEXT, "this", "again"])
 def test_another_release_takes_over_under_load(machine: Container, package: str) -> None:
     """No connection is refused, no answer is an error, and each step that was made was answered.
@@ -161,12 +155,6 @@ def test_another_release_takes_over_under_load(machine: Container, package: str)
     assert "FIB_HOST=0.0.0.0" in machine.run(f"cat {CONF}")
 
 
-@pytest.mark.proves(
-    "processes",
-    "a new version of the Debian package has another supervisord or configuration",
-    "everything is restarted: connections are refused for a moment, and no acknowledged "
-    "step is lost",
-)
 def test_a_release_with_another_supervisor_restarts_everything(machine: Container) -> None:
     """Connections are refused for a moment, and no acknowledged step is lost."""
     before = pids(machine)
@@ -176,9 +164,6 @@ def test_a_release_with_another_supervisor_restarts_everything(machine: Containe
     assert not set(pids(machine)) & set(before)
 
 
-@pytest.mark.proves(
-    "person", "the timer of the Debian package keeps the configured number of backups"
-)
 def test_the_configured_number_of_backups_is_kept(machine: Container) -> None:
     folder = "/var/backups/fibcore"
     older = [f"2020-01-0{day}T000000Z.db" for day in range(1, 9)]
@@ -204,7 +189,6 @@ def test_removal_leaves_the_database_and_the_settings(machine: Container) -> Non
     assert CLIENT.index == index
 
 
-@pytest.mark.proves("person", "purging the Debian package leaves the database")
 def test_a_purge_leaves_the_database_and_reports_it(machine: Container) -> None:
     output = machine.run(f"{APT} purge fibcore")
     assert "the database in /var/lib/fibcore and the backups in /var/backups/fibcore are left" in (

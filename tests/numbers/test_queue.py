@@ -82,12 +82,6 @@ async def test_past_its_bound_the_queue_accepts_no_other_number(held: Callable[.
     await it.queue.close()
 
 
-@pytest.mark.proves(
-    "clients",
-    "request more long numbers than may wait, from one address",
-    "that client's longest numbers get 503; those of others take their turn, and short "
-    "numbers overtake long ones",
-)
 @in_a_loop
 async def test_a_short_number_overtakes_long_ones_of_the_same_client(
     held: Callable[..., Held],
@@ -105,7 +99,6 @@ async def test_a_short_number_overtakes_long_ones_of_the_same_client(
     assert await it.finish() == [10 * LONG, 9 * LONG, SHORT + 1, 8 * LONG]
 
 
-@pytest.mark.proves("clients", "request more long numbers…")
 @in_a_loop
 async def test_each_client_gets_an_equal_share_of_digits(held: Callable[..., Held]) -> None:
     it = held()
@@ -123,7 +116,6 @@ async def test_each_client_gets_an_equal_share_of_digits(held: Callable[..., Hel
     assert order.index(10 * LONG + 1) < order.index(5 * LONG + 3)
 
 
-@pytest.mark.proves("clients", "request more long numbers…")
 @in_a_loop
 async def test_a_client_that_fills_the_queue_is_shed_before_others(
     held: Callable[..., Held],
@@ -150,7 +142,6 @@ async def test_a_client_that_fills_the_queue_is_shed_before_others(
     assert len(order) == MAX_QUEUED
 
 
-@pytest.mark.proves("clients", "wait for a few…")
 @in_a_loop
 async def test_waiting_requests_are_bounded_and_the_last_is_shed(
     held: Callable[..., Held],

@@ -95,7 +95,6 @@ def test_clients_that_wait_get_503_when_the_worker_is_killed(served: ServerProce
     assert served.client.get("/next").status == 200
 
 
-@pytest.mark.proves("pairs", "a stop", "a number being computed")
 def test_a_stop_waits_for_the_numbers_that_clients_wait_for(served: ServerProcess) -> None:
     client = served.client
     client.get("/numbers/30000")
@@ -165,11 +164,6 @@ async def stopped(monkeypatch: pytest.MonkeyPatch) -> Held:
     return it
 
 
-@pytest.mark.proves(
-    "processes",
-    "the process that computes long numbers is stopped, or loops",
-    "it is replaced within a few seconds; only clients that waited for that number get 503",
-)
 @pytest.mark.processes
 def test_a_stopped_worker_is_replaced(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -188,7 +182,6 @@ def test_a_stopped_worker_is_replaced(
     assert f"The number at index {SHORT + 2} is not computed (EOFError" in caplog.text
 
 
-@pytest.mark.proves("processes", "the process that computes…", control="without a watch, it stays")
 @pytest.mark.processes
 @in_a_loop
 async def test_without_a_watch_a_stopped_worker_would_stay(
@@ -201,7 +194,6 @@ async def test_without_a_watch_a_stopped_worker_would_stay(
     await it.queue.close()
 
 
-@pytest.mark.proves("processes", "the process that computes…")
 @pytest.mark.processes
 @in_a_loop
 async def test_a_worker_that_takes_too_long_is_replaced(
@@ -221,7 +213,6 @@ async def test_a_worker_that_takes_too_long_is_replaced(
     await it.queue.close()
 
 
-@pytest.mark.proves("processes", "the process that computes…")
 @pytest.mark.processes
 def test_a_worker_that_gets_no_processor_time_is_not_replaced() -> None:
     """It is runnable, so it is only starved."""

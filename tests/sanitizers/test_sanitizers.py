@@ -75,24 +75,12 @@ def run_in_c(sanitizer: str, folder: Path, *definitions: str) -> Found:
     return run(folder, program)
 
 
-@pytest.mark.proves(
-    "core",
-    "AddressSanitizer, UndefinedBehaviorSanitizer",
-    "the additions in C, in buffers without a spare byte",
-)
-@pytest.mark.proves("core", "ThreadSanitizer", "the locked transitions in C, without Python")
 @pytest.mark.parametrize("sanitizer", [ADDRESS, THREAD])
 def test_additions_and_transitions_in_c_are_clean(tmp_path: Path, sanitizer: str) -> None:
     """The buffers of the additions are exact, and many threads make the transitions."""
     assert run_in_c(sanitizer, tmp_path) == CLEAN
 
 
-@pytest.mark.proves(
-    "core",
-    "ThreadSanitizer",
-    "the locked transitions in…",
-    control="without the lock, a race is found",
-)
 @pytest.mark.parametrize(
     ("sanitizer", "planted", "report"),
     [
@@ -172,27 +160,11 @@ ALL = "not test_a_step_without_enough_memory_raises"
 THREADS = "threads"
 
 
-@pytest.mark.proves(
-    "core", "AddressSanitizer, UndefinedBehaviorSanitizer", "the extension, with its own tests"
-)
-@pytest.mark.proves(
-    "core",
-    "ThreadSanitizer",
-    "the extension, with its tests of threads. The GIL already orders what the lock orders, "
-    "so this covers what runs without the GIL: the additions",
-)
 @pytest.mark.parametrize(("sanitizer", "tests"), [(ADDRESS, ALL), (THREAD, THREADS)])
 def test_the_extension_is_clean(tmp_path: Path, sanitizer: str, tests: str) -> None:
     assert run_extension(sanitizer, tmp_path, tests) == CLEAN
 
 
-@pytest.mark.proves(
-    "core",
-    "AddressSanitizer, UndefinedBehaviorSanitizer",
-    "the extension, with its…",
-    control="a byte past the end",
-)
-@pytest.mark.proves("core", "ThreadSanitizer", "the extension, with its…", control="a race")
 @pytest.mark.parametrize(
     ("sanitizer", "planted", "report"),
     [

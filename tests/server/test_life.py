@@ -79,7 +79,6 @@ def test_a_stop_has_status_0_and_only_the_lock_holder_records_it(
     assert not is_writer or ending_of(database) == "stopped"
 
 
-@pytest.mark.proves("5", "a server exits in one place, and its status tells why")
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -129,7 +128,6 @@ def test_a_permanent_exit_logs_how_to_start_the_server_again(
     assert caplog.messages[-1].endswith(way)
 
 
-@pytest.mark.proves("5", "a server exits in…")
 def test_a_failed_commit_ends_the_server_and_is_recorded(database: Path) -> None:
     error = CommitFailedError(database, 1, "the disk says no")
     fail_stop = life_with(database).service._fail_stop
@@ -137,7 +135,6 @@ def test_a_failed_commit_ends_the_server_and_is_recorded(database: Path) -> None
     assert ending_of(database) == "failed"
 
 
-@pytest.mark.proves("5", "it can exit without a thread, memory or a log")
 @pytest.mark.parametrize(
     ("where", "error"),
     [
@@ -160,7 +157,6 @@ def test_a_failed_commit_ends_the_server_whatever_else_fails(
     assert status == EXIT_COMMIT_FAILED
 
 
-@pytest.mark.proves("5", "it can exit without…")
 @pytest.mark.processes
 def test_exiting_does_not_depend_on_the_log() -> None:
     program = """

@@ -50,7 +50,6 @@ def health_of(server: ServerProcess) -> Answer:
     return server.client.get("/health")
 
 
-@pytest.mark.proves("4", "unreadable, not writable")
 def test_a_permission_missing_at_the_start_is_waited_for(folder: Path, start: Start) -> None:
     """tests/stores covers permissions of each file; this is about their folder."""
     folder.chmod(0)
@@ -68,9 +67,6 @@ def test_a_permission_missing_at_the_start_is_waited_for(folder: Path, start: St
     assert str(folder) in server.log.text
 
 
-@pytest.mark.proves(
-    "2", "a standby without permission for the lock answers nothing beside a server"
-)
 def test_a_standby_without_a_permission_answers_only_if_nobody_serves(
     folder: Path, start: Start
 ) -> None:
@@ -88,7 +84,6 @@ def test_a_standby_without_a_permission_answers_only_if_nobody_serves(
             assert late.client.index == 5
 
 
-@pytest.mark.proves("2", "a standby without permission…")
 def test_of_two_servers_without_a_permission_one_serves_and_one_restarts(
     folder: Path, start: Start
 ) -> None:

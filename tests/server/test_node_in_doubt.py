@@ -79,11 +79,6 @@ def node(engines: Engines, tmp_path: Path) -> Iterator[Node]:
         yield Node(redis, tmp_path, stack)
 
 
-@pytest.mark.proves(
-    "shared",
-    "in doubt, a node gives the reason on `/health` and to all other requests, and a stop "
-    "leaves the steps in doubt unanswered",
-)
 def test_a_step_in_doubt_waits_and_a_stop_leaves_it_unanswered(node: Node) -> None:
     for path in ("/next", "/current", "/previous"):
         assert "whether the last step was made" in node.detail(path)
@@ -105,10 +100,6 @@ def test_a_step_in_doubt_waits_and_a_stop_leaves_it_unanswered(node: Node) -> No
     assert node.index == 4
 
 
-@pytest.mark.proves(
-    "shared",
-    "a record that is gone while in doubt ends the process unanswered; otherwise it is replaced",
-)
 def test_a_server_exits_unanswered_if_its_record_is_gone_in_doubt(node: Node) -> None:
     node.remove_records()
     node.allow()

@@ -93,7 +93,6 @@ def test_a_missing_sequence_is_not_served(nodes: Nodes) -> None:
     server.log.expect(f"There is no sequence {nodes.sequence} in .*To begin at 0: .*fibcore init")
 
 
-@pytest.mark.proves("shared", "Redis's primary is lost…")
 def test_a_node_exits_when_the_index_has_fallen(nodes: Nodes) -> None:
     """It has answered higher indexes, so it exits for good."""
     server = nodes.start().wait_until_it_serves()
@@ -106,7 +105,6 @@ def test_a_node_exits_when_the_index_has_fallen(nodes: Nodes) -> None:
     server.log.expect("is at index 2, but this process knows that index 3 was committed")
 
 
-@pytest.mark.proves("shared", "an idle node, and its engine: down, hanging, or moved by others")
 def test_an_idle_node_notices_that_its_engine_is_gone(nodes: Nodes) -> None:
     """A stop in the meantime waits for nothing, and logs nothing about steps."""
     with Proxy(nodes.engine.port) as proxy:
@@ -123,7 +121,6 @@ def test_an_idle_node_notices_that_its_engine_is_gone(nodes: Nodes) -> None:
         assert "ends without it" not in server.log.text
 
 
-@pytest.mark.proves("shared", "the index is set past `FIB_MAX_INDEX`")
 def test_a_node_answers_409_and_503_while_the_index_is_past_the_largest(nodes: Nodes) -> None:
     """It is served again when a person has set a lower index."""
     client = nodes.start().wait_until_it_serves().client

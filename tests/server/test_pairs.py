@@ -1,4 +1,4 @@
-"""Two things at once that are each tested alone: docs/proofs.md has a row for each pair.
+"""Two things at once that are each tested alone.
 
 ``tests/http/test_bounds.py`` has the pairs of bounds.
 """
@@ -68,9 +68,6 @@ def expected(
     return (412 if method == "POST" else 304), False
 
 
-@pytest.mark.proves(
-    "pairs", "each representation", "each condition, with each form of entity tag, on each path"
-)
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_a_condition_is_judged_by_the_representation_to_be_sent(

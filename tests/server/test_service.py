@@ -212,7 +212,6 @@ async def test_a_database_found_invalid_on_a_retry_is_invalid() -> None:
         await service.__aexit__()
 
 
-@pytest.mark.proves("disk", "it is slow, and a commit takes more than 10 s", "`/health` reports it")
 def test_a_commit_that_takes_too_long_is_a_problem_until_it_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -246,7 +245,6 @@ async def test_a_stop_answers_waiting_steps_and_closes_the_store() -> None:
     assert opener.store.closed
 
 
-@pytest.mark.proves("commit", "a stop, on a disk that hangs")
 def test_a_stop_does_not_wait_for_a_hanging_commit(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,11 +59,6 @@ def test_without_disk_space_a_step_is_unanswered_but_none_is_lost(
             assert client.get("/next").index in (acknowledged + 1, acknowledged + 2)
 
 
-@pytest.mark.proves(
-    "disk",
-    "its inodes are used up, or it fails, at the lock file",
-    "server and standby report it and retry",
-)
 def test_a_lack_of_space_for_the_lock_file_is_retried(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:
@@ -104,12 +99,6 @@ def test_a_permanent_error_would_end_the_server(tmp_path: Path, small_disk: Smal
             assert server.wait() == EXIT_DATABASE_INVALID
 
 
-@pytest.mark.proves(
-    "disk",
-    "it is full, and no server is running",
-    "every answer is 503 with the reason; the server recovers when there is space",
-)
-@pytest.mark.proves("start", "a start", "a full disk")
 def test_on_a_full_disk_every_answer_is_503_until_there_is_space(
     tmp_path: Path, listener: socket.socket, small_disk: SmallDisk
 ) -> None:

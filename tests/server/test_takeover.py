@@ -56,16 +56,6 @@ def test_a_standby_takes_over_after_kill_9_and_refuses_nobody(
         assert lock_path(database).read_text() == f"{standby.pid}\n"
 
 
-@pytest.mark.proves(
-    "processes",
-    "the backup is stopped, perhaps in the middle of a copy",
-    "it is replaced; nothing waits for it",
-)
-@pytest.mark.proves(
-    "disk",
-    "a program keeps a read transaction open, and the server is killed",
-    "the standby serves; the WAL, which can't be restarted, is rewritten and synced",
-)
 def test_a_standby_takes_over_beside_a_program_that_keeps_reading(
     database: Path, listener: socket.socket
 ) -> None:
@@ -80,7 +70,6 @@ def test_a_standby_takes_over_beside_a_program_that_keeps_reading(
             assert (answer.status, answer.body) == (200, b'{"next": 1}')
 
 
-@pytest.mark.proves("2", "a key gets the number of its step after `kill -9`")
 def test_after_kill_9_a_key_gets_the_number_of_its_step(
     database: Path, listener: socket.socket
 ) -> None:
@@ -98,7 +87,6 @@ def test_after_kill_9_a_key_gets_the_number_of_its_step(
         assert (now["kept_keys"], now["max_keys"], now["repeated_steps"]) == (1, 10_000, 1)
 
 
-@pytest.mark.proves("start", "a start", "clients that already wait")
 def test_connections_queued_while_nobody_serves_are_answered_by_the_next(
     database: Path, listener: socket.socket
 ) -> None:
@@ -127,9 +115,6 @@ def test_a_standby_accepts_nothing_and_has_no_database_open(
         standby.signal(signal.SIGCONT)
 
 
-@pytest.mark.proves(
-    "2", "a standby exits when it is told to, whichever of its threads gets the signal"
-)
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_standby_exits_whichever_thread_gets_the_signal(
     database: Path, listener: socket.socket, end: signal.Signals
@@ -143,7 +128,6 @@ def test_a_standby_exits_whichever_thread_gets_the_signal(
         assert server.client.get("/next").index == 1
 
 
-@pytest.mark.proves("2", "a standby never writes")
 def test_a_standby_never_writes(database: Path, listener: socket.socket) -> None:
     # Another process holds the lock and serves nothing: only the standby could change anything.
     sqlite_file.create(database, 5)
@@ -255,11 +239,6 @@ exit_at_once, os._exit = os._exit, let_go_and_wait_for_the_threads
 """The control: the lock is released before the process has exited."""
 
 
-@pytest.mark.proves(
-    "2", "only the exit of the process releases the lock, whatever its threads are doing"
-)
-@pytest.mark.proves("processes", "the server is told…")
-@pytest.mark.proves("start", "a start", "a stop")
 @pytest.mark.parametrize("lets_go_early", [False, True])
 def test_a_stop_while_the_store_opens_writes_only_with_the_lock(
     tmp_path: Path, database: Path, listener: socket.socket, lets_go_early: bool

@@ -75,10 +75,6 @@ def test_synced_data_survives_a_power_cut() -> None:
     assert disk.snapshot() == {"file": b"newer"}
 
 
-@pytest.mark.proves(
-    "2",
-    "the simulated disk loses what a real disk loses, and the simulated SQLite behaves like SQLite",
-)
 def test_unsynced_data_may_be_lost_in_a_power_cut() -> None:
     found = set()
     for _ in range(20):
@@ -100,7 +96,6 @@ def file_of(size: int) -> Inode:
     return inode
 
 
-@pytest.mark.proves("2", "the simulated disk loses…")
 def test_a_sync_after_a_failed_sync_may_write_nothing() -> None:
     found = set()
     for seed in range(9):
@@ -150,7 +145,6 @@ def stepped(database: Path) -> list[object]:
     return seen
 
 
-@pytest.mark.proves("2", "the simulated disk loses…")
 def test_the_simulated_sqlite_behaves_like_sqlite(tmp_path: Path) -> None:
     disk = disk_of_a_machine()
     simulated = on(disk, lambda: stepped(cast("Path", DATABASE)))

@@ -36,15 +36,6 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.proves("3", "any order of steps, commits and faults")
-@pytest.mark.proves(
-    "simulation",
-    "no promise is broken, whatever fails, in any order. Nodes and engines: kills, stops, cut "
-    "links, lost and late replies, late requests, failovers, revoked permissions, removed records, "
-    "clocks off by weeks. One key is used on two nodes at once, after a lost reply and a failover. "
-    "A machine: kills and power cuts during any call, failing and full disks, permissions that are "
-    "missing for a while, stopped processes, other programs in the database, older copies",
-)
 @pytest.mark.parametrize("piece", range(PIECES))
 def test_no_promise_is_broken_with_any_seed(piece: int) -> None:
     found = []
@@ -63,7 +54,6 @@ def test_the_same_seed_is_the_same_run(store: str) -> None:
     assert run(plan_of(12, (store,)), tracing=True).trace != first.trace
 
 
-@pytest.mark.proves("simulation", "the same seed gives the same run, down to the last event")
 @pytest.mark.processes
 def test_the_same_seed_is_the_same_run_under_any_hash_seed() -> None:
     for seed in (3, 14):
@@ -79,11 +69,6 @@ def test_the_same_seed_is_the_same_run_under_any_hash_seed() -> None:
         assert len(traces) == 1
 
 
-@pytest.mark.proves(
-    "simulation",
-    "no promise is broken…",
-    control="each planted defect is found: `tests/simulation/bugs.py`",
-)
 @pytest.mark.long
 @pytest.mark.parametrize("name", BUGS)
 def test_a_seed_finds_a_planted_defect(name: str) -> None:
@@ -106,7 +91,6 @@ def test_a_defect_can_be_planted(name: str) -> None:
         pass
 
 
-@pytest.mark.proves("simulation", "a failing seed is shrunk to the fewest faults and clients")
 def test_a_failing_seed_is_shrunk_while_it_still_fails(capsys: pytest.CaptureFixture[str]) -> None:
     name = "a_lost_reply_counts_as_undone"
     with planted(name):

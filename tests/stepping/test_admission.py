@@ -95,7 +95,6 @@ def test_the_maximum_is_kept_until_it_is_reset() -> None:
     assert (budget.used, budget.most) == (0, LONG)
 
 
-@pytest.mark.proves("6", "the rate of 503…")
 @in_a_loop
 async def test_a_burst_is_shed_at_once_and_the_rest_in_order() -> None:
     pace = ShedPace(limit=2 * SHED_AT_ONCE)
@@ -140,13 +139,6 @@ async def test_a_retry_after_shedding_goes_to_the_end_of_the_queue() -> None:
     assert shed[: SHED_AT_ONCE + 2] == [*["hasty"] * (SHED_AT_ONCE + 1), "other"]
 
 
-@pytest.mark.proves("6", "the rate of 503…")
-@pytest.mark.proves(
-    "bounds",
-    "waiting steps",
-    "steps that wait for their 503: they wait behind this bound, so they meet the others "
-    "where it does",
-)
 @in_a_loop
 async def test_past_the_bound_on_waiting_clients_the_next_is_shed_at_once() -> None:
     pace = ShedPace(limit=1)

@@ -56,7 +56,6 @@ def test_the_store_is_closed_after_its_last_reply(
 FAILED = CommitFailedError("fibcore.db", 1, "the disk says no")
 
 
-@pytest.mark.proves("5", "nothing of the batch is answered, whatever the error")
 @pytest.mark.parametrize(
     "error",
     [FAILED, OSError("no such device"), MemoryError()],
@@ -102,7 +101,6 @@ def fail(snapshot: Snapshot, failure: Outcome, _: None) -> NoReturn:
     raise RecursionError(f"{snapshot} {failure}")
 
 
-@pytest.mark.proves("5", "nothing is answered if the step is on the disk but its answer fails")
 @pytest.mark.parametrize("error", [MemoryError, RecursionError])
 def test_a_committed_step_that_cannot_be_answered_ends_the_process(
     loop: Loop, error: type[Exception]
@@ -120,7 +118,6 @@ def test_a_committed_step_that_cannot_be_answered_ends_the_process(
         it.stepper.close()
 
 
-@pytest.mark.proves("5", "nothing is answered if…")
 def test_an_error_between_a_commit_and_its_answers_ends_the_process(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,9 +29,6 @@ def test_an_idle_node_queries_its_store_every_second(loop: Loop) -> None:
         assert it.stepper.recent.index == 9
 
 
-@pytest.mark.proves(
-    "shared", "a busy node makes no extra queries, and an idle one only one at a time"
-)
 def test_a_busy_node_makes_no_extra_queries(loop: Loop) -> None:
     with Harness(loop, 5, shared=True) as it:
         for _ in range(4):
@@ -42,7 +39,6 @@ def test_a_busy_node_makes_no_extra_queries(loop: Loop) -> None:
         assert it.store.asked == [(0, None), (1, None)] * 4
 
 
-@pytest.mark.proves("shared", "a busy node makes…")
 def test_only_one_extra_query_is_under_way(loop: Loop) -> None:
     """Reads that arrive meanwhile wait for the next query, and a stop waits for both."""
     with Harness(loop, 5, shared=True, blocking=True) as it:
@@ -73,7 +69,6 @@ def test_an_idle_node_notices_a_problem(loop: Loop) -> None:
         assert it.stepper.recent is not None
 
 
-@pytest.mark.proves("shared", "an idle node, and…")
 def test_without_replies_no_index_is_shown(loop: Loop) -> None:
     with Harness(loop, 5, shared=True, blocking=True) as it:
         loop.pass_time(OVERDUE_SECONDS)
@@ -82,7 +77,6 @@ def test_without_replies_no_index_is_shown(loop: Loop) -> None:
         assert it.stepper.recent is None
 
 
-@pytest.mark.proves("shared", "after a batch in doubt, no index older than a few seconds is shown")
 def test_an_index_that_was_long_in_doubt_is_not_shown_as_recent(loop: Loop) -> None:
     """The batch was committed when it was sent; others have stepped since, which is shown."""
     with Harness(loop, 5, shared=True, blocking=True) as it:
@@ -102,7 +96,6 @@ def test_an_index_that_was_long_in_doubt_is_not_shown_as_recent(loop: Loop) -> N
 # A sequence moved far ahead
 
 
-@pytest.mark.proves("shared", "the index is set…")
 def test_an_index_past_the_largest_is_not_computed(loop: Loop) -> None:
     """The node continues once the index has been lowered."""
     with Harness(loop, 5, shared=True, max_index=9) as it:
@@ -133,7 +126,6 @@ def test_a_batch_that_finds_an_index_past_the_largest_is_unavailable(loop: Loop)
         assert it.store.index == FAR
 
 
-@pytest.mark.proves("shared", "while a distant number is computed, that is the reason given")
 def test_while_a_distant_number_is_computed_that_is_the_reason(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +158,6 @@ def test_while_a_distant_number_is_computed_that_is_the_reason(
         assert it.looks == [None, 5_000]
 
 
-@pytest.mark.proves("shared", "a start past `FIB_MAX_INDEX`, of a file too, computes nothing")
 @pytest.mark.parametrize("kind", ["exclusive", "shared"])
 def test_a_start_past_the_largest_index_computes_nothing(kind: str) -> None:
     """It is not served, in a file or an engine, and /health has the reason."""

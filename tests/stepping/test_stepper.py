@@ -24,7 +24,6 @@ def blocking(request: pytest.FixtureRequest, loop: Loop) -> Harness:
     return Harness(loop, shared=request.param, blocking=True)
 
 
-@pytest.mark.proves("1", "no step is answered or shown before its commit")
 def test_no_step_is_answered_or_shown_before_its_commit(blocking: Harness, loop: Loop) -> None:
     with blocking as it:
         it.ask("a", "b")
@@ -68,7 +67,6 @@ def test_steps_that_arrive_among_many_join_their_batch(
         assert indexes == list(range(1, 3 * sum(counts) + 52))
 
 
-@pytest.mark.proves("commit", "more steps")
 def test_steps_that_arrive_during_a_commit_share_the_next_one(
     blocking: Harness, loop: Loop
 ) -> None:
@@ -104,7 +102,6 @@ def test_a_step_requested_after_an_answer_is_in_the_next_commit(
         assert it.answers[1:] == [("second", 2, None)]
 
 
-@pytest.mark.proves("commit", "reads")
 def test_reads_during_a_commit_show_the_committed_snapshot(loop: Loop) -> None:
     with Harness(loop, 30_000, blocking=True) as it:
         it.ask("a")
@@ -166,11 +163,6 @@ def test_a_step_past_the_bound_on_waiting_steps_is_shed(loop: Loop) -> None:
         assert it.store.index == it.sequence.index == 4
 
 
-@pytest.mark.proves(
-    "bounds",
-    "waiting steps",
-    "bytes in flight: waiting steps count with the bytes of their future numbers",
-)
 @pytest.mark.parametrize("steps", [0, 1])
 def test_the_bound_on_bytes_counts_the_length_of_the_numbers(loop: Loop, steps: int) -> None:
     start = crossing(UNCOUNTED_DIGITS - 2) - steps
@@ -201,7 +193,6 @@ def test_each_condition_gets_the_index_before_its_step(loop: Loop) -> None:
         assert it.batches == [2]
 
 
-@pytest.mark.proves("commit", "conditions")
 def test_a_condition_on_an_index_under_way_is_met_by_its_commit(loop: Loop) -> None:
     with Harness(loop, blocking=True) as it:
         it.ask("a")
@@ -216,8 +207,6 @@ def at(index: int) -> Condition:
     return lambda start: start == index
 
 
-@pytest.mark.proves("commit", "the largest index")
-@pytest.mark.proves("bounds", "waiting steps", "the largest index")
 @pytest.mark.parametrize(
     ("start", "conditions", "made", "outcomes"),
     [

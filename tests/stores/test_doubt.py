@@ -233,11 +233,6 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-@pytest.mark.proves(
-    "shared",
-    "a refusal after a batch was sent (a permission, a table, a role, a user, a key, a "
-    "type) settles nothing: the engine is asked until the outcome is known",
-)
 @pytest.mark.parametrize(("place", "refuse", "reason", "allow"), CASES, indirect=["place"])
 def test_a_refusal_after_a_batch_was_sent_leaves_it_in_doubt(
     place: Place, refuse: str, reason: str, allow: str, stack: ExitStack
@@ -254,7 +249,6 @@ def test_a_refusal_after_a_batch_was_sent_leaves_it_in_doubt(
     it.store.close()
 
 
-@pytest.mark.proves("shared", "a refusal after a…", control="if it counted as an outcome")
 @pytest.mark.parametrize(
     ("place", "refuse", "reason", "allow"),
     [each for each in CASES if each.id == "redis: a right"],
@@ -281,7 +275,6 @@ def test_without_that_rule_committed_steps_would_be_reported_as_refused(
     it.store.close()
 
 
-@pytest.mark.proves("shared", "a record that is…")
 @pytest.mark.parametrize("place", KINDS, indirect=True)
 def test_the_outcome_of_a_batch_whose_record_is_gone_is_unknown(
     place: Place, stack: ExitStack
@@ -323,10 +316,6 @@ def _leaving_connections(monkeypatch: pytest.MonkeyPatch, impatient: None) -> No
     monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
 
 
-@pytest.mark.proves(
-    "shared",
-    "a request that arrives late, after its process has exited and its record is gone, is ignored",
-)
 @pytest.mark.usefixtures("_leaving_connections")
 @pytest.mark.parametrize("place", KINDS, indirect=True)
 def test_a_batch_that_arrives_after_its_process_exited_is_ignored(
@@ -335,11 +324,6 @@ def test_a_batch_that_arrives_after_its_process_exited_is_ignored(
     assert late(place, stack) == 2
 
 
-@pytest.mark.proves(
-    "shared",
-    "a request that arrives late, after its…",
-    control="without a record, it is applied twice",
-)
 @pytest.mark.usefixtures("_leaving_connections")
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 def test_without_a_record_a_late_batch_would_be_applied_twice(
@@ -389,11 +373,6 @@ def rejected(place: Place, stack: ExitStack, why: str) -> tuple[int, int]:
     return before, place.index
 
 
-@pytest.mark.proves(
-    "shared",
-    "a request that was rejected in doubt makes no step, however late a copy of it arrives: "
-    "its key is ahead of the sequence, or dropped",
-)
 @pytest.mark.usefixtures("_leaving_connections")
 @pytest.mark.parametrize(
     ("place", "why"),
@@ -411,9 +390,6 @@ def test_a_batch_that_was_rejected_in_doubt_is_never_applied(
     assert after == before
 
 
-@pytest.mark.proves(
-    "shared", "a request that was…", control="if its number can be used later, it does"
-)
 @pytest.mark.usefixtures("_leaving_connections")
 @pytest.mark.parametrize(
     ("place", "why"),
@@ -447,9 +423,6 @@ RIGHTS: Final = [
 ]
 
 
-@pytest.mark.proves(
-    "shared", "a missing permission, or a version that is too old, is noticed when connecting"
-)
 @pytest.mark.parametrize(("place", "refuse"), RIGHTS, indirect=["place"])
 def test_a_missing_permission_is_noticed_when_connecting(place: Place, refuse: str) -> None:
     place.run(refuse)
@@ -458,7 +431,6 @@ def test_a_missing_permission_is_noticed_when_connecting(place: Place, refuse: s
         far.open()
 
 
-@pytest.mark.proves("shared", "a script that stops half way has changed nothing (Redis)")
 @pytest.mark.parametrize("right", ["hset", "hget", "evalsha", "time", "hincrby"])
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 def test_a_script_that_stops_half_way_has_changed_nothing(place: Place, right: str) -> None:
@@ -472,7 +444,6 @@ def test_a_script_that_stops_half_way_has_changed_nothing(place: Place, right: s
             assert place.index == 0
 
 
-@pytest.mark.proves("shared", "a script that stops…")
 @pytest.mark.parametrize("is_tried_first", [True, False], ids=["tried first", "control"])
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 def test_a_script_that_cannot_drop_keys_has_changed_nothing(
@@ -495,7 +466,6 @@ def test_a_script_that_cannot_drop_keys_has_changed_nothing(
         assert place.index == (1 if is_tried_first else 2)
 
 
-@pytest.mark.proves("shared", "a script that stops…", control="with two writes, it has")
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 def test_with_two_writes_a_script_would_stop_between_them(
     place: Place, monkeypatch: pytest.MonkeyPatch

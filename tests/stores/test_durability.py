@@ -55,7 +55,6 @@ def altered(engine: Postgresql, setting: str, value: str) -> Iterator[None]:
         reload(before)
 
 
-@pytest.mark.proves("shared", "settings of an engine that may lose steps are reported")
 @pytest.mark.parametrize(
     ("setting", "risk"),
     [("fsync", Risk.RUIN), ("full_page_writes", Risk.RUIN), ("synchronous_commit", Risk.CRASH)],
@@ -85,7 +84,6 @@ def redis(engines: Engines) -> Iterator[Redis]:
     engine.cli("config", "set", "requirepass", "")
 
 
-@pytest.mark.proves("shared", "settings of an engine…")
 @pytest.mark.parametrize(
     ("setting", "risk"),
     [
@@ -114,7 +112,6 @@ def test_redis_that_hides_its_settings_is_reported(redis: Redis) -> None:
         redis.cli("acl", "deluser", "narrow")
 
 
-@pytest.mark.proves("shared", "what fewer replicas have than configured is not answered (Redis)")
 def test_redis_waits_for_the_configured_number_of_replicas(redis: Redis) -> None:
     # Any warning delays the reply for seconds: more of them might follow.
     assert redis.cli("config", "set", "repl-diskless-sync-delay", "0") == "OK"

@@ -32,11 +32,6 @@ def test_a_sequence_is_created_only_on_purpose_and_once(engine: Engine, sequence
         assert store.read() == 7
 
 
-@pytest.mark.proves(
-    "shared",
-    "a batch continues from the index of the sequence, and changes nothing if its condition "
-    "does not hold",
-)
 def test_a_batch_continues_from_the_index_of_the_sequence(
     made: EngineOpener, store: EngineStore
 ) -> None:
@@ -48,7 +43,6 @@ def test_a_batch_continues_from_the_index_of_the_sequence(
         assert not store.exclusive
 
 
-@pytest.mark.proves("shared", "a batch continues from…")
 def test_a_batch_whose_condition_does_not_hold_changes_nothing(store: EngineStore) -> None:
     assert store.advance(5, limit=5) == 5
     for steps, expected, limit in ((1, 4, None), (1, 4, 100), (2, None, 6), (2, 5, 6)):
@@ -78,7 +72,6 @@ def test_an_index_is_set_higher_and_lower_only_on_purpose(made: EngineOpener) ->
         assert store.advance(1, expected=8) == 9
 
 
-@pytest.mark.proves("shared", "concurrent batches get each index once")
 def test_concurrent_batches_get_each_index_once(made: EngineOpener) -> None:
     def step(_: int) -> list[int]:
         with closing(made.open()) as store:
@@ -92,10 +85,6 @@ def test_concurrent_batches_get_each_index_once(made: EngineOpener) -> None:
 # Lost replies
 
 
-@pytest.mark.proves(
-    "shared",
-    "a lost reply: the batch is applied once, and nothing is answered before that is known",
-)
 def test_a_batch_whose_reply_was_lost_is_applied_once(
     store: EngineStore, far: EngineStore, proxy: Proxy
 ) -> None:
@@ -115,9 +104,6 @@ def without_identity(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> Non
     store._link = WithoutIdentity(store._link)  # type: ignore[assignment]
 
 
-@pytest.mark.proves(
-    "shared", "a lost reply: the…", control="without its identity, it is applied twice"
-)
 def test_without_its_identity_a_batch_is_applied_twice(
     far: EngineStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,10 +128,6 @@ def links(made: EngineOpener, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple
             yield old, new
 
 
-@pytest.mark.proves(
-    "shared",
-    "a request that arrives late, after it was asked about on another connection, is applied once",
-)
 def test_a_batch_that_arrives_late_is_not_applied_again(links: tuple[Link, Link]) -> None:
     old, new = links
     assert new.commit(FIRST) == 1
@@ -159,7 +141,6 @@ def test_a_batch_that_arrives_late_is_not_applied_again(links: tuple[Link, Link]
     assert new.read() == 2
 
 
-@pytest.mark.proves("shared", "a request that was…")
 def test_a_batch_settled_as_not_applied_never_is(links: tuple[Link, Link]) -> None:
     """A settlement that arrives late does not free its number, either."""
     old, new = links
@@ -192,7 +173,6 @@ def test_a_cut_off_engine_is_only_unavailable(
     assert far.advance(1) == 3
 
 
-@pytest.mark.proves("shared", "a trickling reply is given up")
 @pytest.mark.usefixtures("made", "impatient")
 def test_a_trickling_reply_is_given_up(store: EngineStore, far: EngineStore, proxy: Proxy) -> None:
     """Each byte arrives in time, but the last one much later."""

@@ -90,9 +90,6 @@ def test_a_member_without_a_quorum_answers_nothing(
     assert store.read() == index + 1
 
 
-@pytest.mark.proves(
-    "shared", "any member serves a person's commands, even if others are down or hang (etcd)"
-)
 def test_any_member_serves_a_command(
     cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,7 +100,6 @@ def test_any_member_serves_a_command(
     assert capsys.readouterr().out.endswith("\n13\n")
 
 
-@pytest.mark.proves("shared", "a version of etcd that can lose acknowledged steps is reported")
 @pytest.mark.parametrize(
     ("version", "is_safe"),
     [
@@ -157,10 +153,6 @@ class NoEtcd(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.proves(
-    "shared",
-    "a server that is not Redis, or not etcd, is reported as unavailable, without a traceback",
-)
 @pytest.mark.parametrize(
     ("what", "text"),
     [
@@ -195,10 +187,6 @@ def test_a_server_that_is_not_etcd_is_unavailable_without_a_traceback(
             thread.join()
 
 
-@pytest.mark.proves(
-    "shared",
-    "what was applied past the quota, although reported as rejected, is known to be applied (etcd)",
-)
 @pytest.mark.usefixtures("patient")
 def test_a_commit_past_the_quota_is_known_to_be_applied(
     cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch

@@ -8,11 +8,6 @@ import pytest
 from fibcore.stores import Risk, file_system
 
 
-@pytest.mark.proves(
-    "durability",
-    "a file system in memory, or shared by machines",
-    "a warning names the risk",
-)
 @pytest.mark.parametrize(
     ("kind", "risk"),
     [

@@ -33,9 +33,6 @@ from tests.support.store_processes import (
 # Its purpose
 
 
-@pytest.mark.proves(
-    "4", "its WAL is missing, truncated, or has a flipped bit, each with its control"
-)
 @pytest.mark.processes
 @pytest.mark.parametrize("level", SYNCHRONOUS)
 def test_a_database_whose_wal_was_lost_is_invalid(database: Path, level: Synchronous) -> None:
@@ -55,7 +52,6 @@ def test_a_database_whose_wal_was_lost_is_invalid(database: Path, level: Synchro
     assert index_of(without_high_water_mark(database)) == 0
 
 
-@pytest.mark.proves("4", "replaced by an older copy, with its control")
 def test_the_mark_shows_that_an_older_copy_is_invalid(database: Path, tmp_path: Path) -> None:
     with closing(SqliteStore(database)) as store:
         copy(database, tmp_path / "backup")
@@ -66,7 +62,6 @@ def test_the_mark_shows_that_an_older_copy_is_invalid(database: Path, tmp_path: 
         SqliteStore(database)
 
 
-@pytest.mark.proves("4", "deleted, with its control")
 def test_a_deleted_database_does_not_start_again_at_0(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         store.commit(COMMITTED)

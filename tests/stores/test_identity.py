@@ -182,11 +182,6 @@ def memory(clock: Clock) -> Memory:
 # After a batch was sent
 
 
-@pytest.mark.proves(
-    "shared",
-    "an error does not answer a batch in doubt: every kind, at every moment, with an engine "
-    "in memory",
-)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("moment", ["connecting", "committing"])
 def test_an_error_does_not_answer_a_batch_in_doubt(
@@ -223,7 +218,6 @@ def test_the_reason_of_a_doubt_is_that_of_the_last_attempt(
     assert doubts == [LOST, *ERRORS]
 
 
-@pytest.mark.proves("shared", "an error does not…")
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("moment", ["connecting", "committing"])
 def test_the_reply_to_the_only_copy_is_an_answer(
@@ -310,9 +304,6 @@ def test_an_engine_that_cannot_keep_a_record_is_unavailable(memory: Memory) -> N
         assert store.advance(1) == 1
 
 
-@pytest.mark.proves(
-    "shared", "a record is created once, and a name whose creation got no reply is abandoned"
-)
 def test_reconnecting_creates_no_record(memory: Memory) -> None:
     with closing(memory.open()) as store:
         for index in range(1, 4):
@@ -323,7 +314,6 @@ def test_reconnecting_creates_no_record(memory: Memory) -> None:
     assert memory.records == {}
 
 
-@pytest.mark.proves("shared", "a record is created…")
 def test_a_name_whose_creation_got_no_reply_is_abandoned(memory: Memory) -> None:
     """A late copy of the creation would bring back a record that a late batch could use."""
     memory.making = [("after", LOST)] * 3
@@ -361,11 +351,6 @@ def ask_for(clock: Clock, read: Callable[[], int], seconds: float) -> None:
         read()
 
 
-@pytest.mark.proves(
-    "shared",
-    "abandoned records are removed in bounded pieces, if they have not changed for an hour "
-    "by the remover's own clock, and not while connecting",
-)
 def test_records_unchanged_for_an_hour_are_removed_in_pieces(memory: Memory, clock: Clock) -> None:
     left(memory, 250)
     with closing(memory.open()) as store:
@@ -385,7 +370,6 @@ def test_records_unchanged_for_an_hour_are_removed_in_pieces(memory: Memory, clo
         assert len(memory.made) == 1
 
 
-@pytest.mark.proves("shared", "abandoned records are removed…")
 def test_a_leap_of_the_clock_removes_no_unseen_record(memory: Memory, clock: Clock) -> None:
     left(memory, 10)
     with closing(memory.open()) as store:

@@ -38,7 +38,6 @@ def test_keys_are_dropped_together_when_an_eighth_more_are_kept() -> None:
     assert kept.surplus(56) == 8
 
 
-@pytest.mark.proves("2", "a used key never counts as new, whichever keys are kept")
 @given(
     batches=st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=60),
     keep=st.integers(1, 20),
@@ -93,7 +92,6 @@ def test_a_key_is_committed_with_its_step(database: Path) -> None:
         assert step(store, key(3)) == 4
 
 
-@pytest.mark.proves("2", "a key gets the…", control="if it were only in memory")
 def test_a_key_kept_only_in_memory_would_step_again(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,7 +115,6 @@ def test_keys_ahead_of_the_sequence_are_not_new(database: Path) -> None:
         assert step(store, key(1, since=5)) == 6
 
 
-@pytest.mark.proves("2", "a used key never counts as new, whichever keys are kept")
 def test_the_last_keys_are_kept_and_older_ones_are_rejected(database: Path) -> None:
     with closing(SqliteStore(database, max_keys=SMALL)) as store:
         for number in range(3 * SMALL):
@@ -139,11 +136,6 @@ def test_the_last_keys_are_kept_and_older_ones_are_rejected(database: Path) -> N
     assert database.stat().st_size == size
 
 
-@pytest.mark.proves(
-    "2",
-    "a used key never counts as new, whichever keys are kept",
-    control="if dropped keys were forgotten",
-)
 def test_without_dropped_a_key_past_the_window_would_step_again(database: Path) -> None:
     with closing(SqliteStore(database, max_keys=SMALL)) as store:
         for number in range(3 * SMALL):
@@ -173,9 +165,6 @@ def test_a_copy_has_the_keys_of_its_steps_without_reserved_space(database: Path)
         assert database.stat().st_size == size
 
 
-@pytest.mark.proves(
-    "2", "keys after `set-index`, a power cut, steps of a version without keys, damage"
-)
 @pytest.mark.parametrize("index", [7, 3, 1])
 def test_setting_the_index_drops_all_keys(database: Path, index: int) -> None:
     with closing(SqliteStore(database)) as store:
@@ -186,9 +175,6 @@ def test_setting_the_index_drops_all_keys(database: Path, index: int) -> None:
         assert step(store, key(3, since=index)) == index + 1
 
 
-@pytest.mark.proves(
-    "2", "keys after `set-index`, a power cut, steps of a version without keys, damage"
-)
 def test_setting_the_same_index_drops_no_key(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         step(store, key(1), key(2))
@@ -198,9 +184,6 @@ def test_setting_the_same_index_drops_no_key(database: Path) -> None:
         assert step(store, key(3)) == 3
 
 
-@pytest.mark.proves(
-    "2", "keys after `set-index`, a power cut, steps of a version without keys, damage"
-)
 def test_continuing_from_the_backup_copy_drops_the_keys_between(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,9 +241,6 @@ def test_a_database_of_a_version_without_keys_gets_space_for_them(
         assert found(store, key(1, since=9)) == {key(1, since=9): 10}
 
 
-@pytest.mark.proves(
-    "2", "keys after `set-index`, a power cut, steps of a version without keys, damage"
-)
 @pytest.mark.parametrize("index", [5, 1])
 def test_steps_of_a_version_without_keys_are_noticed(database: Path, index: int) -> None:
     """It does not know any keys, so no earlier one may count as new. It may lower the index."""
@@ -272,9 +252,6 @@ def test_steps_of_a_version_without_keys_are_noticed(database: Path, index: int)
         assert step(store, key(3, since=index), key(4, since=index)) == index + 2
 
 
-@pytest.mark.proves(
-    "2", "keys after `set-index`, a power cut, steps of a version without keys, damage"
-)
 def test_a_damaged_row_drops_the_keys_before(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         step(store, key(1))

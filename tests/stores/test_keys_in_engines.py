@@ -52,7 +52,6 @@ def test_conditions_apply_to_steps_with_keys(store: EngineStore) -> None:
     assert store.advance(1, 5, 6, {key(1, since=5): 1}) == 6
 
 
-@pytest.mark.proves("shared", "a key that is used on many nodes at once makes one step")
 def test_a_key_used_on_many_nodes_at_once_makes_one_step(made: EngineOpener) -> None:
     nodes, keys = 4, [key(number) for number in range(25)]
     starts = threading.Barrier(nodes)
@@ -77,7 +76,6 @@ def test_a_key_used_on_many_nodes_at_once_makes_one_step(made: EngineOpener) -> 
         assert store.read() == len(keys)
 
 
-@pytest.mark.proves("shared", "a key whose reply was lost is found, on that node and on another")
 def test_a_key_whose_reply_was_lost_is_found_everywhere(
     store: EngineStore, far: EngineStore, proxy: Proxy
 ) -> None:
@@ -90,7 +88,6 @@ def test_a_key_whose_reply_was_lost_is_found_everywhere(
     assert store.read() == 3
 
 
-@pytest.mark.proves("shared", "a late batch makes no second step for a key")
 def test_a_late_batch_makes_no_second_step_for_a_key(
     made: EngineOpener, store: EngineStore
 ) -> None:
@@ -104,7 +101,6 @@ def test_a_late_batch_makes_no_second_step_for_a_key(
         assert late.commit(Batch(2, 1, None, None)) == 2
 
 
-@pytest.mark.proves("shared", "a request that was…")
 @pytest.mark.parametrize("is_settled", [True, False], ids=["settled", "control"])
 def test_a_late_batch_makes_no_step_for_a_dropped_key(
     engines: Engines, sequence: str, is_settled: bool
@@ -133,7 +129,6 @@ def test_a_late_batch_makes_no_step_for_a_dropped_key(
             assert late.commit(batch) == 4
 
 
-@pytest.mark.proves("shared", "the last keys are kept, and older ones are rejected, on every node")
 def test_the_last_keys_are_kept_and_older_ones_are_rejected(
     made: EngineOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +153,6 @@ def test_the_last_keys_are_kept_and_older_ones_are_rejected(
         assert found(store, key(0)) == {key(0): None}
 
 
-@pytest.mark.proves("shared", "setting the index drops all keys")
 @pytest.mark.parametrize("index", [7, 1])
 def test_setting_the_index_drops_all_keys(made: EngineOpener, index: int) -> None:
     with closing(made.open()) as store:
@@ -169,7 +163,6 @@ def test_setting_the_index_drops_all_keys(made: EngineOpener, index: int) -> Non
         assert step(store, key(3, since=index)) == index + 1
 
 
-@pytest.mark.proves("shared", "setting the same index drops no key")
 def test_setting_the_same_index_drops_no_key(made: EngineOpener) -> None:
     with closing(made.open()) as store:
         assert step(store, key(1), key(2)) == 2

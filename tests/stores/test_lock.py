@@ -92,16 +92,12 @@ def test_read_permission_is_enough_to_see_the_lock_holder(database: Path) -> Non
         os.umask(umask)
 
 
-@pytest.mark.proves(
-    "2", "only one process holds the lock, and it is free when that process is killed"
-)
 @pytest.mark.processes
 def test_the_lock_of_another_process_is_respected(database: Path) -> None:
     with held_by_another_process(database):
         assert not can_be_taken(database)
 
 
-@pytest.mark.proves("2", "only one process holds…")
 @pytest.mark.processes
 def test_the_kernel_releases_the_lock_of_a_killed_process(database: Path) -> None:
     with held_by_another_process(database) as process:
@@ -157,7 +153,6 @@ def test_a_child_of_the_holder_does_not_keep_the_lock(database: Path) -> None:
         assert can_be_taken(database)
 
 
-@pytest.mark.proves("2", "a lock on a deleted file does not count")
 @pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
 def test_a_lock_on_a_deleted_file_does_not_count(database: Path, replaced: bool) -> None:
     lock = WriterLock(database)
@@ -206,11 +201,6 @@ def test_retaking_the_lock_leaves_no_file_open(database: Path) -> None:
     lock.release()
 
 
-@pytest.mark.proves(
-    "processes",
-    "a new version is installed, and another file system has a lock on a file with the same inode",
-    "the device tells them apart",
-)
 def test_waiting_processes_are_known_from_the_kernel(
     database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -238,7 +228,6 @@ def test_waiting_processes_are_known_from_the_kernel(
             assert waiting_for(database) == [4712] * waited_for
 
 
-@pytest.mark.proves("processes", "a new version is installed, and…")
 def test_a_lock_is_matched_by_the_device_in_the_mount_table(
     database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -261,7 +250,6 @@ def test_a_lock_is_matched_by_the_device_in_the_mount_table(
         assert waiting_for(database) == [4712]
 
 
-@pytest.mark.proves("processes", "a new version is installed, and…")
 @pytest.mark.processes
 def test_a_real_kernel_tells_who_waits(database: Path) -> None:
     program = "import sys; from pathlib import Path; from fibcore.stores.lock import WriterLock; "

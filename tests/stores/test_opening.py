@@ -132,7 +132,6 @@ def test_a_lock_file_without_space_can_be_retried(tmp_path: Path, small_disk: Sm
         opener._lock.release()
 
 
-@pytest.mark.proves("disk", "its inodes are used…")
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.ENOLCK, errno.EMFILE])
 @pytest.mark.parametrize("call", ["mkdir", "open", "flock", "fstat"])
 def test_any_call_on_the_lock_file_may_fail_temporarily(

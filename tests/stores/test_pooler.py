@@ -70,7 +70,6 @@ def test_a_pooler_in_session_mode_works(server: Engine) -> None:
                 assert store.advance(1) == store.read() == index + 1
 
 
-@pytest.mark.proves("shared", "a pooler in transaction…")
 def test_a_pooler_that_prepares_statements_is_recognized_too(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +99,6 @@ def make_and_step(engine: PostgresqlOpener) -> None:
             store.advance(1)
 
 
-@pytest.mark.proves("shared", "a pooler in transaction mode is reported, with the remedy")
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
 def test_a_pooler_in_transaction_mode_is_reported_with_the_remedy(
     server: Engine, mode: str

@@ -28,10 +28,6 @@ from tests.support.waiting import PATIENCE, until
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
 
 
-@pytest.mark.proves(
-    "shared",
-    "the server terminates the connection during a batch: its outcome is asked for (PostgreSQL)",
-)
 def test_a_terminated_connection_leaves_a_batch_in_doubt(engines: Engines) -> None:
     engine = engines(Postgresql)
     name = f"test-{uuid.uuid4()}"
@@ -53,11 +49,6 @@ def test_a_terminated_connection_leaves_a_batch_in_doubt(engines: Engines) -> No
         assert store.read() == 2
 
 
-@pytest.mark.proves(
-    "shared",
-    "an error that a pooler may have invented settles nothing (PostgreSQL); if it did (its "
-    "control), the answer would be 503 although the step was made",
-)
 @pytest.mark.parametrize("code", ["08006", "08P01", "40003", "57P01", "58000", "XX000"])
 @pytest.mark.parametrize("is_believed", [False, True], ids=["", "control"])
 def test_an_error_that_does_not_prove_a_rollback_leaves_a_doubt(
@@ -111,7 +102,6 @@ def test_a_batch_past_the_largest_index_is_rejected(engines: Engines) -> None:
         assert store.advance(1, limit=MAX_INDEX) == MAX_INDEX
 
 
-@pytest.mark.proves("shared", "a warning unrelated to a standby is ignored (PostgreSQL)")
 def test_a_warning_unrelated_to_a_standby_is_ignored(engines: Engines) -> None:
     """For example of a wraparound, which comes with each transaction, or of a trigger."""
     engine = engines(Postgresql)
@@ -132,11 +122,6 @@ def test_a_warning_unrelated_to_a_standby_is_ignored(engines: Engines) -> None:
         engine.sql("DROP FUNCTION warn() CASCADE")
 
 
-@pytest.mark.proves(
-    "shared",
-    "beside another program's long snapshot, a read scans no dead rows (PostgreSQL); "
-    "without an index scan (its control) it does",
-)
 @pytest.mark.parametrize("newest_first", [True, False], ids=["", "in any order"])
 def test_a_read_scans_no_dead_rows(engines: Engines, newest_first: bool) -> None:
     """They are kept as long as another program's snapshot is open."""
@@ -158,7 +143,6 @@ def test_a_read_scans_no_dead_rows(engines: Engines, newest_first: bool) -> None
     assert pages < 10 if newest_first else pages > 15
 
 
-@pytest.mark.proves("shared", "concurrent creations in an empty database all succeed")
 def test_concurrent_creations_in_an_empty_database_succeed(engines: Engines) -> None:
     engine = engines(Postgresql)
     for number in range(3):

@@ -45,9 +45,6 @@ def lose_the_wal_in_a_power_cut(
     after_a_boot()
 
 
-@pytest.mark.proves(
-    "start", "a WAL that is missing or truncated", "each level of durability, each boot"
-)
 @pytest.mark.processes
 def test_after_a_power_cut_a_mark_made_under_full_counts(
     database: Path, after_a_boot: Callable[[], None]
@@ -57,7 +54,6 @@ def test_after_a_power_cut_a_mark_made_under_full_counts(
         SqliteStore(database)
 
 
-@pytest.mark.proves("start", "a WAL that is missing or truncated", "each level of durability…")
 @pytest.mark.processes
 @pytest.mark.parametrize("level", ["normal", "off"])
 def test_after_a_power_cut_at_a_lower_level_the_database_is_served(
@@ -83,9 +79,6 @@ def test_if_the_boot_is_unknown_only_the_level_counts(
     assert Record(0, level, "").counts is counts
 
 
-@pytest.mark.proves(
-    "durability", "a change of the level", "nothing: the level is on the disk before a step"
-)
 def test_a_change_of_level_is_on_disk_before_a_step(
     database: Path, monkeypatch: pytest.MonkeyPatch, after_a_boot: Callable[[], None]
 ) -> None:
@@ -126,7 +119,6 @@ def with_a_backup_copy_that_stands_higher(database: Path, level: Synchronous) ->
         pass
 
 
-@pytest.mark.proves("4", "behind its backup copy, with its control")
 def test_a_database_below_its_backup_copy_is_invalid(database: Path) -> None:
     with_a_backup_copy_that_stands_higher(database, "full")
     assert index_of(without_high_water_mark(database)) == 3
@@ -139,7 +131,6 @@ def test_a_database_below_its_backup_copy_is_invalid(database: Path) -> None:
     assert f"fibcore set-index {COMMITTED}" in message
 
 
-@pytest.mark.proves("start", "a WAL that is missing or truncated", "a backup copy that is ahead")
 def test_without_a_mark_a_database_below_its_backup_copy_is_invalid(database: Path) -> None:
     with_a_backup_copy_that_stands_higher(database, "normal")
     files.high_water_mark_path(database).unlink()
@@ -147,7 +138,6 @@ def test_without_a_mark_a_database_below_its_backup_copy_is_invalid(database: Pa
         SqliteStore(database)
 
 
-@pytest.mark.proves("durability", "`normal`")
 @pytest.mark.parametrize("level", ["normal", "off"])
 def test_steps_that_only_the_backup_copy_has_are_taken_from_it(
     database: Path,
@@ -164,7 +154,6 @@ def test_steps_that_only_the_backup_copy_has_are_taken_from_it(
     assert sqlite_file.verify_file(database) == COMMITTED
 
 
-@pytest.mark.proves("durability", "`normal`")
 def test_a_recovery_from_the_backup_copy_may_be_interrupted(
     database: Path, after_a_boot: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

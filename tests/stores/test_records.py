@@ -37,7 +37,6 @@ def leave_records(made: EngineOpener, count: int) -> None:
     link.close()
 
 
-@pytest.mark.proves("shared", "abandoned records are removed…")
 def test_records_are_read_in_pieces_and_removed_if_unchanged(
     made: EngineOpener, store: EngineStore
 ) -> None:
@@ -52,7 +51,6 @@ def test_records_are_read_in_pieces_and_removed_if_unchanged(
         assert other.advance(1) == store.advance(1) - 1 == 2
 
 
-@pytest.mark.proves("shared", "abandoned records are removed…")
 def test_connecting_reads_no_record_of_others(
     made: EngineOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,14 +75,6 @@ def test_connecting_reads_no_record_of_others(
 # PostgreSQL
 
 
-@pytest.mark.proves(
-    "shared", "attempts to start while PostgreSQL's standby is missing leave one connection"
-)
-@pytest.mark.proves(
-    "shared",
-    "attempts to start while…",
-    control="with a new identity for each, one for each",
-)
 @pytest.mark.usefixtures("impatient")
 def test_attempts_without_a_standby_leave_one_connection_and_one_record(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
@@ -151,10 +141,6 @@ def nested(etcd: Etcd) -> tuple[EngineOpener, EngineOpener]:
     return outer, inner
 
 
-@pytest.mark.proves(
-    "shared",
-    "sequences with nested names and prefixes share no key, and foreign keys are left alone (etcd)",
-)
 def test_a_prefix_inside_a_sequence_shares_nothing_with_it(etcd: Etcd) -> None:
     outer, inner = nested(etcd)
     with closing(inner.open()) as store:
@@ -163,7 +149,6 @@ def test_a_prefix_inside_a_sequence_shares_nothing_with_it(etcd: Etcd) -> None:
         assert len(all_records(store)) == 1
 
 
-@pytest.mark.proves("shared", "sequences with nested names…", control="with one slash")
 def test_with_one_slash_records_of_sequences_would_mix(
     etcd: Etcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +165,6 @@ def test_with_one_slash_records_of_sequences_would_mix(
         inner.open()
 
 
-@pytest.mark.proves("shared", "sequences with nested names…")
 def test_a_foreign_entry_among_the_records_is_ignored(etcd: Etcd) -> None:
     prefix, foreign = str(uuid.uuid4()), {}
     made = opener_at(f"{etcd.url}/{prefix}", "fib")
@@ -212,7 +196,6 @@ def test_a_prefix_with_two_slashes_in_a_row_is_rejected() -> None:
 # Versions
 
 
-@pytest.mark.proves("shared", "a missing permission, or…")
 def test_an_engine_that_is_too_old_is_rejected(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,12 +31,6 @@ def opened(url: str) -> EngineStore:
     return opener_at(url).open()
 
 
-@pytest.mark.proves("shared", "settings of an engine…")
-@pytest.mark.proves(
-    "shared",
-    "what may still be lost is not answered: what to wait for is determined, and the wait "
-    "is simulated, with a failover in it",
-)
 @pytest.mark.parametrize("replicas", [0, 1])
 @pytest.mark.parametrize(
     ("version", "fsync", "risk", "waits"),
@@ -84,9 +78,6 @@ def rights_are_enough(server: Redis, commands: Sequence[str]) -> bool:
         return not store.warnings
 
 
-@pytest.mark.proves(
-    "shared", "a Redis user with the documented permissions, and no others, can step"
-)
 @pytest.mark.usefixtures("patient", "processes")
 def test_the_documented_permissions_are_sufficient_and_necessary(
     monkeypatch: pytest.MonkeyPatch,
@@ -153,11 +144,6 @@ def moved(
         yield Moved(far, near)
 
 
-@pytest.mark.proves(
-    "shared",
-    "a server that is demoted to a replica keeps its clients, but shows them no stale index "
-    "and accepts no batch (Redis)",
-)
 @pytest.mark.parametrize("reads", [True, False], ids=["read", "batch"])
 def test_a_server_demoted_to_a_replica_is_not_used(moved: Moved, reads: bool) -> None:
     """Its clients stay connected to it."""
@@ -170,9 +156,6 @@ def test_a_server_demoted_to_a_replica_is_not_used(moved: Moved, reads: bool) ->
         assert moved.near.read() in (8, 9)
 
 
-@pytest.mark.proves(
-    "shared", "a server that is demoted…", control="if its role is not checked with each reply"
-)
 @pytest.mark.parametrize("moved", ["apart"], indirect=True)
 def test_without_the_role_check_a_replica_would_show_a_stale_index(
     moved: Moved, monkeypatch: pytest.MonkeyPatch
@@ -215,7 +198,6 @@ class NoRedis(socketserver.BaseRequestHandler):
             self.request.sendall(20 * self.says)
 
 
-@pytest.mark.proves("shared", "a server that is not…")
 @pytest.mark.parametrize("scheme", ["redis://{}", "redis+sentinel://{}/main"])
 @pytest.mark.parametrize(
     "says",

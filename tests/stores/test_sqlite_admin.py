@@ -67,7 +67,6 @@ def test_the_index_can_be_raised(database: Path, index: int) -> None:
     assert index_of(database) == index
 
 
-@pytest.mark.proves("start", "`set-index`", "a backup copy that is ahead")
 def test_the_index_is_lowered_only_with_lower(database: Path) -> None:
     make(database, 50)
     SqliteOpener(database).set_index(50)
@@ -103,7 +102,6 @@ def test_a_database_that_lost_steps_is_set_to_its_former_index(database: Path, l
     assert index_of(database) == 5
 
 
-@pytest.mark.proves("person", "an invalid file is set aside, and a foreign one is not touched")
 @pytest.mark.processes
 @pytest.mark.parametrize("invalid", INVALID_DATABASES[::2], ids=lambda invalid: invalid.name)
 def test_an_invalid_file_is_kept_and_a_foreign_one_untouched(
@@ -133,7 +131,6 @@ NO_FILES = [
 ]
 
 
-@pytest.mark.proves("person", "an invalid file is…")
 @pytest.mark.parametrize("invalid", NO_FILES, ids=lambda invalid: invalid.name)
 def test_a_folder_a_link_or_a_pipe_is_not_set_aside(
     database: Path, invalid: InvalidDatabase
@@ -169,8 +166,6 @@ def test_nothing_is_set_while_another_process_holds_the_lock(database: Path) -> 
     SqliteOpener(database).set_index(60)
 
 
-@pytest.mark.proves("person", "a server that starts meanwhile waits")
-@pytest.mark.proves("start", "`set-index`", "a server that starts")
 @pytest.mark.processes
 def test_a_server_that_starts_meanwhile_continues_from_the_index(
     database: Path, monkeypatch: pytest.MonkeyPatch
@@ -203,7 +198,6 @@ def test_files_created_by_root_belong_to_the_owner_of_the_folder() -> None:
         shutil.rmtree(folder)
 
 
-@pytest.mark.proves("start", "`set-index`", "the backup copy being made")
 @pytest.mark.parametrize("moment", ["before the copy has its name", "when it has it"])
 def test_a_copy_being_made_is_no_evidence_against_a_lower_index(
     database: Path, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -230,7 +224,6 @@ def test_a_copy_being_made_is_no_evidence_against_a_lower_index(
     assert sqlite_file.verify_file(files.backup_copy_path(database)) == 40
 
 
-@pytest.mark.proves("start", "`set-index`", "the backup copy being…")
 def test_a_copy_made_while_lowering_is_no_evidence_against_it(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,12 +264,6 @@ def damaged(database: Path) -> None:
         path.write_bytes(b"damaged")
 
 
-@pytest.mark.proves(
-    "person",
-    "killed at any line, the index is the old or the new one, or the database is invalid "
-    "until the command is repeated",
-)
-@pytest.mark.proves("start", "`set-index`", "its end at any line")
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("prepare", "index", "expected"),
@@ -301,9 +288,6 @@ def test_interrupted_anywhere_the_index_is_the_old_or_the_new_one(
     )
 
 
-@pytest.mark.proves(
-    "person", "killed at any line…", control="in another order, it would start at 0"
-)
 @pytest.mark.processes
 def test_without_the_mark_first_an_interruption_would_start_at_0(tmp_path: Path) -> None:
     """The mark is set before the database is written."""
@@ -333,8 +317,6 @@ sqlite_opener.SqliteStore.set_index = set_index
 """
 
 
-@pytest.mark.proves("2", "keys after a `set-index` that is killed at any line")
-@pytest.mark.proves("2", "keys after a `set-index`…", control="if keys were dropped first")
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("order", "expected"), [("", {51, None}), (KEYS_DROPPED_FIRST, {51, None, 52})]
@@ -382,7 +364,6 @@ def left_behind(original: Path, program: str, index: int) -> set[int | None]:
 # Copies
 
 
-@pytest.mark.proves("start", "`backup`", "a server that steps")
 def test_a_database_is_copied_while_it_is_written_to(database: Path, tmp_path: Path) -> None:
     with closing(SqliteStore(database)) as store:
         for index in range(1, 20):

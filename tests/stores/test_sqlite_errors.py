@@ -60,24 +60,11 @@ def step_on_a_full_disk(disk: Path) -> None:
         assert index_on_disk(disk / "fibcore.db") == 1 + life * 3 * WAL_PAGES
 
 
-@pytest.mark.proves(
-    "disk",
-    "it is full",
-    "a running server keeps stepping, and so does the standby that takes over: the WAL has "
-    "its space from the start",
-)
-@pytest.mark.proves("load", "a full disk")
-@pytest.mark.proves("bounds", "WAL", "space on the disk")
 def test_a_full_disk_does_not_prevent_steps(tmp_path: Path, small_disk: SmallDisk) -> None:
     with small_disk(tmp_path / "disk") as disk:
         step_on_a_full_disk(disk)
 
 
-@pytest.mark.proves(
-    "disk",
-    "it is full",
-    control="if the WAL took its space as it grew, a commit fails",
-)
 def test_an_unreserved_wal_would_fail_on_a_full_disk(
     tmp_path: Path, small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +73,6 @@ def test_an_unreserved_wal_would_fail_on_a_full_disk(
         step_on_a_full_disk(disk)
 
 
-@pytest.mark.proves("bounds", "WAL", "a reader that stays in it")
 def test_a_commit_without_space_fails_and_leaves_the_last_index(
     tmp_path: Path, small_disk: SmallDisk
 ) -> None:
@@ -115,11 +101,6 @@ def test_a_commit_without_space_fails_and_leaves_the_last_index(
             assert store.read() in (index, index + 1)
 
 
-@pytest.mark.proves(
-    "processes",
-    "another program holds SQLite's write lock",
-    "steps wait for it, and the log reports it",
-)
 def test_a_commit_waits_for_a_program_that_holds_the_write_lock(
     database: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -149,9 +130,6 @@ def test_a_commit_waits_for_a_program_that_holds_the_write_lock(
         assert index_on_disk(database) == 2
 
 
-@pytest.mark.proves(
-    "processes", "a commit has any other error, and may have written", "the process ends"
-)
 def test_a_commit_that_may_have_written_is_not_retried(database: Path) -> None:
     """The control: only the lock is retried."""
     with closing(SqliteStore(database)) as store:
@@ -160,7 +138,6 @@ def test_a_commit_that_may_have_written_is_not_retried(database: Path) -> None:
             store.advance(1)
 
 
-@pytest.mark.proves("4", "with a second name (a hard link)")
 def test_a_database_with_a_second_name_is_invalid(database: Path, tmp_path: Path) -> None:
     """A server in another folder would step it too, with a WAL and a lock of its own."""
     sqlite_file.create(database, 5)
@@ -175,11 +152,6 @@ def test_a_database_with_a_second_name_is_invalid(database: Path, tmp_path: Path
         assert store.read() == 5
 
 
-@pytest.mark.proves(
-    "processes",
-    "there is a limit on the size of files (`ulimit -f`)",
-    "503 until it is raised; the database does not count as invalid",
-)
 def test_a_limit_on_file_size_is_temporary(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """EFBIG, from ``ulimit -f``, does not make the database invalid."""
     sqlite_file.create(database, 5)

@@ -49,7 +49,6 @@ def test_a_path_may_have_odd_characters(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [database.name]
 
 
-@pytest.mark.proves("4", "killed at any line of its creation")
 @pytest.mark.processes
 def test_killed_at_any_line_creation_leaves_a_valid_database_or_none(tmp_path: Path) -> None:
     original = tmp_path / "original"
@@ -134,7 +133,6 @@ def test_a_missing_database_is_invalid_and_not_created(database: Path) -> None:
     assert contents(database.parent) == {}
 
 
-@pytest.mark.proves("4", "any bit of the file flipped")
 @given(at=st.integers(0, 2**16), bit=st.integers(0, 7))
 @example(at=-1, bit=0)  # the last bit of the digest, which is the last thing in the file
 @example(at=-9, bit=0)  # the last bit of the index, which is before it
@@ -215,7 +213,6 @@ def test_a_copy_that_fails_verification_leaves_the_older_one(
     assert not backup_copy.with_name(backup_copy.name + ".unfinished").exists()
 
 
-@pytest.mark.proves("disk", "copying is interrupted", "the old copy or the new one is there")
 @pytest.mark.processes
 def test_killed_at_any_line_copying_leaves_a_complete_copy(tmp_path: Path) -> None:
     original = tmp_path / "original"

@@ -41,7 +41,6 @@ os.kill(os.getpid(), signal.SIGKILL)
     return database
 
 
-@pytest.mark.proves("disk", "a program keeps a read transaction open, and…")
 @pytest.mark.processes
 @pytest.mark.parametrize("level", sqlite.SYNCHRONOUS)
 def test_a_database_is_opened_and_stepped_beside_a_reader(
@@ -58,7 +57,6 @@ def test_a_database_is_opened_and_stepped_beside_a_reader(
     assert index_on_disk(database) == 9
 
 
-@pytest.mark.proves("disk", "a program keeps a read transaction open, and…")
 @pytest.mark.processes
 def test_more_readers_than_sqlite_has_marks_block_nobody(database: Path) -> None:
     sqlite_file.create(database)
@@ -76,12 +74,6 @@ def test_more_readers_than_sqlite_has_marks_block_nobody(database: Path) -> None
     assert index_on_disk(database) == 8
 
 
-@pytest.mark.proves("disk", "a program keeps a read transaction open, and…")
-@pytest.mark.proves(
-    "disk",
-    "a program keeps a read transaction open, the server is killed, and the power is cut",
-    "what an earlier process left unsynced is on the disk",
-)
 @pytest.mark.processes
 def test_a_continued_wal_is_rewritten_before_its_sync(
     left_by_a_killed_server: Path, monkeypatch: pytest.MonkeyPatch
@@ -110,12 +102,6 @@ def test_a_continued_wal_is_rewritten_before_its_sync(
         assert set(b"".join(written.values())) <= {0}, "nobody reads: it is in the database"
 
 
-@pytest.mark.proves(
-    "disk",
-    "a program keeps a read transaction open for long",
-    "the log reports the size of the WAL, which shrinks when the program has ended",
-)
-@pytest.mark.proves("bounds", "WAL", "a reader that stays in it")
 def test_a_wal_grown_by_a_reader_is_reported_and_shrinks(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -135,7 +121,6 @@ def test_a_wal_grown_by_a_reader_is_reported_and_shrinks(
         assert index_on_disk(database) == store.read() == 8 * WAL_PAGES
 
 
-@pytest.mark.proves("pairs", "a program that reads the database", "a disk that is full afterwards")
 def test_the_first_commit_after_a_reader_needs_no_space_for_the_wal(database: Path) -> None:
     with closing(SqliteStore(database, "off")) as store:
         wal = files.wal_path(database)
@@ -158,7 +143,6 @@ class Unmoved(sqlite3.Connection):
         return super().execute(statement, *values)
 
 
-@pytest.mark.proves("5", "the WAL grows because it can't be moved into the database")
 def test_a_failing_checkpoint_ends_the_server(
     database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

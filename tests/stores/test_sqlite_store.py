@@ -43,7 +43,6 @@ def test_closing_twice_is_allowed(database: Path) -> None:
     store.close()
 
 
-@pytest.mark.proves("4", "empty, foreign, corrupt, truncated, of a later format, a link, and so on")
 @pytest.mark.processes
 @pytest.mark.parametrize("invalid", INVALID_DATABASES, ids=lambda invalid: invalid.name)
 def test_a_database_that_cannot_be_trusted_is_invalid(
@@ -94,7 +93,6 @@ def folder_of_nobody() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-@pytest.mark.proves("4", "unreadable, not writable")
 @pytest.mark.parametrize(
     ("mode", "complaint"),
     [
@@ -137,7 +135,6 @@ def test_a_step_is_visible_when_commit_returns(database: Path) -> None:
             assert index_on_disk(database) == index
 
 
-@pytest.mark.proves("5", "what an earlier process left unsynced is synced first, at any level")
 @pytest.mark.processes
 def test_old_frames_in_the_wal_do_not_count(database: Path, tmp_path: Path) -> None:
     program = """
@@ -160,7 +157,6 @@ os._exit(0)
             assert index_on_disk(cut) == 5
 
 
-@pytest.mark.proves("5", "what an earlier process…")
 @pytest.mark.parametrize("level", SYNCHRONOUS)
 def test_the_wal_of_an_earlier_process_is_synced_at_any_level(
     database: Path, level: Synchronous, monkeypatch: pytest.MonkeyPatch
@@ -190,7 +186,6 @@ def test_the_level_of_durability_is_set_explicitly(
     assert SYNCHRONOUS[0] == "full", "the default"
 
 
-@pytest.mark.proves("6", "the WAL on disk")
 def test_the_wal_is_bounded(database: Path) -> None:
     with closing(SqliteStore(database, "off")) as store:
         reserved = wal_of(database).stat().st_size
@@ -216,8 +211,6 @@ def test_a_wal_larger_than_its_reserve_is_taken_over(
     assert index_on_disk(copy) == 8
 
 
-@pytest.mark.proves("2", "a second writer is noticed at its commit")
-@pytest.mark.proves("commit", "another writer")
 def test_a_commit_after_a_write_of_another_process_fails(database: Path) -> None:
     with closing(SqliteStore(database)) as store:
         store.commit(5)
@@ -254,9 +247,6 @@ def open_while_another_commits(database: Path, monkeypatch: pytest.MonkeyPatch) 
         return record.index
 
 
-@pytest.mark.proves(
-    "2", "a process that opens the database beside another never lowers the high-water mark"
-)
 def test_a_store_opened_beside_a_commit_leaves_its_mark_alone(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

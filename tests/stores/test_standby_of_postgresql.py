@@ -54,14 +54,6 @@ def opened(primary: Postgresql) -> Iterator[EngineStore]:
         yield store
 
 
-@pytest.mark.proves(
-    "shared", "settings that may lose steps are noticed while nodes are connected, too"
-)
-@pytest.mark.proves(
-    "shared",
-    "a standby that becomes synchronous while nodes are connected: replies confirm it; its "
-    "failover is simulated",
-)
 @pytest.mark.usefixtures("patient")
 def test_the_confirmation_by_a_standby_is_read_with_the_reply(
     primary: Postgresql, standby: Standby, monkeypatch: pytest.MonkeyPatch
@@ -87,11 +79,6 @@ def test_a_standby_is_never_connected_to_whatever_the_url_allows(standby: Standb
         engine.open()
 
 
-@pytest.mark.proves(
-    "shared",
-    "a cancelled wait for a standby settles nothing (PostgreSQL); without the server's "
-    "warning (its control) it would",
-)
 @pytest.mark.parametrize("heard", [True, False], ids=["", "without the warning"])
 @pytest.mark.usefixtures("patient")
 def test_a_cancelled_wait_for_a_standby_leaves_a_doubt(

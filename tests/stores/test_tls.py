@@ -58,7 +58,6 @@ class TlsEtcd(Etcd):
         return self.run("etcdctl", *at, "endpoint", "health", check=False).returncode == 0
 
 
-@pytest.mark.proves("shared", "over TLS only a trusted certificate is accepted")
 @pytest.mark.parametrize(("kind", "option"), [(TlsRedis, "ssl_ca_certs"), (TlsEtcd, "cacert")])
 def test_over_tls_only_a_trusted_certificate_is_accepted(
     kind: type[TlsRedis | TlsEtcd], option: str

@@ -180,11 +180,6 @@ def nothing_of(secrets: list[str], told: list[str]) -> Iterator[None]:
         assert not [secret for secret in secrets if secret in each], each
 
 
-@pytest.mark.proves(
-    "shared",
-    "no message contains a password, whatever it is and wherever it is in a URL, and what "
-    "is called a host is one",
-)
 @given(urls())
 @example(("redis://host:1/0?password=abc@ZZZ9", "redis://host:1/0", ["ZZZ9"]))
 def test_no_message_of_a_store_has_any_part_of_a_secret(given: tuple[str, str, list[str]]) -> None:
@@ -205,7 +200,6 @@ def test_no_message_of_a_store_has_any_part_of_a_secret(given: tuple[str, str, l
             told += [str(refused.value), explain(refused.value)]
 
 
-@pytest.mark.proves("shared", "no message contains a…")
 @given(urls())
 @example(("redis://u:777 @127.0.0.1:1/0", "redis://127.0.0.1:1/0", ["777"]))
 def test_no_command_prints_any_part_of_a_secret(given: tuple[str, str, list[str]]) -> None:

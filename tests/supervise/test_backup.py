@@ -65,10 +65,6 @@ def test_the_database_and_its_wal_are_not_written_to(store: SqliteStore, databas
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
 
 
-@pytest.mark.proves(
-    "disk", "the backup copies while the server commits", "neither waits for the other"
-)
-@pytest.mark.proves("commit", "the backup copying the database")
 def test_backup_and_writer_do_not_wait_for_each_other(store: SqliteStore, database: Path) -> None:
     store.commit(7)
     with closing(sqlite3.connect(database, isolation_level=None)) as writer:
@@ -94,13 +90,10 @@ def largest_wal(store: SqliteStore, database: Path) -> int:
     return largest
 
 
-@pytest.mark.proves("6", "the WAL on disk")
-@pytest.mark.proves("load", "the backup copy being…")
 def test_the_wal_stays_bounded_under_a_steady_load(store: SqliteStore, database: Path) -> None:
     assert largest_wal(store, database) == RESERVED
 
 
-@pytest.mark.proves("6", "the WAL on disk", control="without checkpoints")
 def test_without_checkpoints_the_wal_would_grow_past_its_bound(
     store: SqliteStore, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,11 +118,6 @@ def test_a_permission_missing_after_a_copy_is_reported(
     assert "may not use" in files.backup_problem_path(database).read_text()
 
 
-@pytest.mark.proves(
-    "disk",
-    "no backup copy can be made",
-    "steps continue; `/health` has a warning, with a metric and an alert, until one is made",
-)
 def test_health_has_the_reason_until_a_copy_is_made(store: SqliteStore, database: Path) -> None:
     problem = files.backup_problem_path(database)
     store.commit(1)
@@ -163,18 +151,10 @@ def copied_of_a_step_that_is_not_recorded(database: Path) -> tuple[int, int]:
     return before, copied(database)
 
 
-@pytest.mark.proves(
-    "disk",
-    "a server is killed in a commit, and its step is readable",
-    "it is copied once the next server has synced and recorded it",
-)
 def test_a_step_is_copied_only_once_it_is_recorded(database: Path) -> None:
     assert copied_of_a_step_that_is_not_recorded(database) == (0, 2)
 
 
-@pytest.mark.proves(
-    "disk", "a server is killed…", control="without the high-water mark, it is copied at once"
-)
 def test_without_the_mark_an_unsynced_step_would_be_copied(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,7 +219,6 @@ def test_a_database_with_a_lower_index_leaves_the_copy(
     )
 
 
-@pytest.mark.proves("disk", "the backup copy is damaged", "it is replaced")
 @pytest.mark.parametrize("damage", [b"", b"not a database"])
 def test_a_damaged_copy_is_replaced(
     store: SqliteStore, database: Path, damage: bytes, caplog: pytest.LogCaptureFixture
@@ -252,7 +231,6 @@ def test_a_damaged_copy_is_replaced(
     assert "Check the disk" in caplog.text
 
 
-@pytest.mark.proves("disk", "the backup copy is damaged", "it is replaced")
 def test_a_copy_damaged_between_two_checks_is_replaced(store: SqliteStore, database: Path) -> None:
     """Even while no step is made: ``fibcore verify`` promises that it is replaced."""
     store.commit(3)

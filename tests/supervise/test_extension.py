@@ -33,7 +33,6 @@ def kill_all_at_one_moment(appliance: Supervised) -> None:
     os.kill(appliance.pid, signal.SIGCONT)
 
 
-@pytest.mark.proves("processes", "all four processes are…")
 @pytest.mark.processes
 def test_the_socket_stays_open_while_no_process_runs() -> None:
     """supervisord can't bind the address again: a child of a killed server has the socket."""
@@ -47,11 +46,6 @@ def test_the_socket_stays_open_while_no_process_runs() -> None:
         assert appliance.log("supervisord").text.count("Closing socket") == closed
 
 
-@pytest.mark.proves(
-    "processes",
-    "all four processes are…",
-    control="if nothing held the socket, supervisord can't listen again, and exits",
-)
 @pytest.mark.processes
 def test_without_the_extension_supervisord_would_end() -> None:
     appliance = Supervised(command=variant(leaves_its_socket_to_a_child))
@@ -64,14 +58,6 @@ def test_without_the_extension_supervisord_would_end() -> None:
         assert "Address already in use" in (appliance.folder / "terminal").read_text()
 
 
-@pytest.mark.proves(
-    "processes", "both are stopped", "the socket is closed, and a start or reload opens it"
-)
-@pytest.mark.proves(
-    "processes",
-    "a new version is installed",
-    control="if both were restarted at once, connections are refused until one has started",
-)
 @pytest.mark.processes
 def test_stopping_both_closes_the_socket_and_a_start_opens_it() -> None:
     with Supervised() as appliance:
@@ -153,7 +139,6 @@ def watchdog(does: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-@pytest.mark.proves("processes", "the watchdog is stopped…")
 @pytest.mark.processes
 def test_a_stopped_watchdog_is_killed_at_the_second_tick(loaded: Loaded) -> None:
     with watchdog(BEATS) as process:
@@ -169,7 +154,6 @@ def test_a_stopped_watchdog_is_killed_at_the_second_tick(loaded: Loaded) -> None
         assert len(loaded.said) == 1
 
 
-@pytest.mark.proves("processes", "the watchdog is stopped…")
 @pytest.mark.processes
 def test_only_a_hanging_watchdog_is_killed(loaded: Loaded) -> None:
     with watchdog(BEATS) as process:
@@ -215,7 +199,6 @@ class Group:
         events.notify(events.ProcessStateEvent(process, ProcessStates.STOPPED))
 
 
-@pytest.mark.proves("processes", "all four processes are…")
 @pytest.mark.parametrize(
     ("state", "exitstatus", "is_held"),
     [
@@ -243,7 +226,6 @@ def test_the_socket_is_held_unless_all_have_exited_for_good(
     assert (len(group.references), loaded.said) == (1, [])
 
 
-@pytest.mark.proves("processes", "both are stopped")
 def test_removing_the_group_or_stopping_supervisord_closes_the_socket(loaded: Loaded) -> None:
     extension = loaded.extension
     group = Group()
@@ -259,9 +241,6 @@ def test_removing_the_group_or_stopping_supervisord_closes_the_socket(loaded: Lo
     assert not extension._sockets
 
 
-@pytest.mark.proves(
-    "processes", "the extension of supervisord fails", "it is logged, and supervisord continues"
-)
 def test_an_error_in_the_extension_is_only_logged(loaded: Loaded) -> None:
     group = Group()
     group.socket_manager = SimpleNamespace()

@@ -101,7 +101,6 @@ def test_ctrl_c_shows_the_last_lines_of_the_log(home: Path) -> None:
     assert "stopped at index 0\n" in said(home)
 
 
-@pytest.mark.proves("processes", "its folder has any name", "it is served from")
 def test_a_folder_may_have_any_name(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -179,18 +178,6 @@ def test_the_command_in_the_message_repairs_a_truncated_database(home: Path) -> 
         assert store.advance(1) == 4
 
 
-@pytest.mark.proves(
-    "processes",
-    "a new version is installed on nodes of a shared store, whatever the format of the log",
-    "the same: supervisord, the lock and the heartbeat are asked",
-)
-@pytest.mark.proves(
-    "processes",
-    "a new version is installed",
-    "the processes are restarted one after the other; nothing is lost, and no connection is "
-    "refused",
-)
-@pytest.mark.proves("load", "a restart of one process after the other")
 def test_processes_are_restarted_one_after_the_other(home: Path) -> None:
     """If nothing runs, that is reported."""
     with running(home) as port:
@@ -221,7 +208,6 @@ def test_processes_are_restarted_one_after_the_other(home: Path) -> None:
     assert "No server that this user may restart runs in this folder." in done.stderr
 
 
-@pytest.mark.proves("processes", "`make restart` is interrupted", "no process stays stopped")
 def test_an_interrupted_restart_leaves_no_process_stopped(home: Path) -> None:
     """It is interrupted while the frozen standby has not exited."""
     with running(home) as port:

@@ -141,11 +141,6 @@ def test_make_run_does_not_claim_to_retry(
     assert line.endswith("write permission.\n")
 
 
-@pytest.mark.proves(
-    "processes",
-    "its folder has a name that supervisord does not support",
-    "`make run` reports it and starts nothing",
-)
 @pytest.mark.parametrize(
     "name", ["50%", 'a"b', "x" * 200], ids=["percent sign", "quote", "long name"]
 )
@@ -159,12 +154,6 @@ def test_make_run_reports_a_folder_unusable_for_supervisord(
     assert not (folder / "var").exists()
 
 
-@pytest.mark.proves(
-    "processes",
-    "another supervisord is started on the same database",
-    "`make run` reports it and starts nothing; under a supervisord its processes stand by, "
-    "log that their clients wait, and serve when the other has exited",
-)
 def test_make_run_reports_a_database_served_from_elsewhere(home: Path, reject: Reject) -> None:
     home.joinpath("var").mkdir()
     lock = WriterLock(home / "var" / "fibcore.db")

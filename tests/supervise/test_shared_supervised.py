@@ -57,7 +57,6 @@ def both_serve(port: int) -> Callable[[], bool]:
     return look
 
 
-@pytest.mark.proves("processes", "a new version is installed on…")
 def test_both_processes_serve_through_kills_and_restarts(
     home: Path, settings: dict[str, str]
 ) -> None:

@@ -39,9 +39,6 @@ def appliance(shared_appliance: Supervised) -> Iterator[Supervised]:
     print(shared_appliance.report())
 
 
-@pytest.mark.proves(
-    "processes", "the watchdog exits", "it is restarted, and kills a server that already hangs"
-)
 def test_a_watchdog_that_exits_is_restarted(appliance: Supervised) -> None:
     appliance.wait_until_all_run()
     watchdog = appliance.processes()["watchdog"].pid
@@ -57,7 +54,6 @@ def test_a_watchdog_that_exits_is_restarted(appliance: Supervised) -> None:
     assert appliance.standby not in (server, standby)
 
 
-@pytest.mark.proves("4", "`supervisorctl status` shows it, and the log has the reason")
 def test_an_invalid_database_is_reported_by_supervisorctl() -> None:
     damaged = b"not a database, but something of value"
     appliance = Supervised()
@@ -85,7 +81,6 @@ def test_an_invalid_setting_is_reported_by_supervisorctl() -> None:
         assert states["web:web_0"] == states["web:web_1"] == "EXITED"
 
 
-@pytest.mark.proves("processes", "another supervisord is started…")
 def test_a_second_supervisord_logs_why_it_does_not_serve(own_appliance: Supervised) -> None:
     """Its clients get no answer, as another one serves the database."""
     server = own_appliance.server

@@ -53,7 +53,6 @@ def beaten(patience: float = 2.0) -> Liveness:
     return silence
 
 
-@pytest.mark.proves("processes", "the server makes progress…")
 @pytest.mark.parametrize(
     ("state", "is_idle", "using", "silent"),
     [
@@ -79,11 +78,6 @@ def test_one_beat_ends_the_silence() -> None:
         silence.update(SLEEPS, 2.0, 1.9, lambda: True)
 
 
-@pytest.mark.proves(
-    "start",
-    "a start",
-    "a large index: its number is computed before it serves, and the watchdog allows the time",
-)
 def test_a_process_that_asked_for_more_time_has_it_until_a_beat() -> None:
     silence = beaten(30.0)
     assert looks(silence, SLEEPS, idle=True) == 30 / POLL_SECONDS
@@ -178,7 +172,6 @@ def pack(tmp_path: Path) -> Iterator[Pack]:
         yield pack
 
 
-@pytest.mark.proves("processes", "the server hangs: stopped…")
 @pytest.mark.processes
 @pytest.mark.parametrize("hangs", [DEADLOCKED, LOOPS], ids=["deadlock", "endless loop"])
 def test_only_a_hanging_server_is_killed(
@@ -193,7 +186,6 @@ def test_only_a_hanging_server_is_killed(
     assert "No acknowledged step is lost; the other process resumes" in caplog.text
 
 
-@pytest.mark.proves("processes", "the backup is stopped…")
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("beats", "group", "role"),
@@ -210,7 +202,6 @@ def test_a_stopped_process_is_killed(
     assert f"(pid {pid}), the {role}, is stopped and is killed" in caplog.text
 
 
-@pytest.mark.proves("processes", "the watchdog exits")
 @pytest.mark.processes
 def test_a_new_watchdog_kills_a_server_that_hung_before(pack: Pack) -> None:
     """It sees the last beat, and its limit."""

@@ -2,7 +2,7 @@
 
 A test that lacks one is skipped, with a line that says what to install. With REQUIRE_ALL=1 the run
 ends before its first test instead, listing everything missing. ``.ci/run`` installs every package
-named here: a test compares the two.
+named here.
 """
 
 import os
@@ -44,7 +44,6 @@ PACKAGES: Final = {
     "psql": "postgresql",
     "redis-cli": "redis-server",
     "redis-server": "redis-server",
-    "spin": "spin",
     "ss": "iproute2",
     "strace": "strace",
     "systemd-nspawn": "systemd-container",

@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
         self.loop = _loop or asyncio.get_running_loop()
         self.transport: asyncio.Transport
         self.phase = NEW
-        self.deadline = 0.0  # pragma: no mutate: set before it is read
+        self.deadline = 0.0
         """When the client becomes late, by the hub's clock; unused while WAITING, ANSWERING or
         SENDING."""
         self._head: Head
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._taking = False
         """Whether ``_take`` is running."""
-        self._more_to_do = False  # pragma: no mutate boolean: only slower, with the same result
+        self._more_to_do = False
         """Whether an answer may be followed by anything but waiting for a request. Nearly always
         False."""
         self._last = False
@@ -105,13 +105,13 @@ class Connection(asyncio.Protocol):
         """Bytes that have arrived while CLOSING."""
         self._blocked = False
         """Whether written bytes have not left yet."""
-        self._blocked_since = 0.0  # pragma: no mutate: set before it is read
+        self._blocked_since = 0.0
         """By the hub's clock; with ``_blocked_size``, the base of the client's pace."""
-        self._blocked_size = 0  # pragma: no mutate: set before it is read
+        self._blocked_size = 0
         """Bytes unsent at that time."""
-        self._unsent = 0  # pragma: no mutate: set before it is read
+        self._unsent = 0
         """Bytes unsent at the last check."""
-        self._unsent_since = 0.0  # pragma: no mutate: set before it is read
+        self._unsent_since = 0.0
         """When that number last fell."""
         self._share: Share
         """Bytes written that the kernel may hold."""
@@ -178,15 +178,15 @@ class Connection(asyncio.Protocol):
 
     def _sent(self) -> None:
         """Continue after an answer that has been sent."""
-        raise NotImplementedError  # pragma: no mutate removal: unreachable
+        raise NotImplementedError
 
     def _take(self, data: bytes, *, unknown: bool = True) -> None:
         """Answer the requests in ``data`` one after the other, as far as possible now."""
-        raise NotImplementedError  # pragma: no mutate removal: unreachable
+        raise NotImplementedError
 
     def _answer(self, head: Head) -> None:
         """Answer a complete request."""
-        raise NotImplementedError  # pragma: no mutate removal: unreachable
+        raise NotImplementedError
 
     # Turns.
 
@@ -307,17 +307,16 @@ class Connection(asyncio.Protocol):
             # A new connection has not had the time to send a request.
             return (0 if self.hub.now - arrived > GRACE_SECONDS else JUST_ARRIVED[0]), arrived
         if self.phase is ARRIVING:
-            return 1, self.deadline  # pragma: no mutate number: the second field decides
+            return 1, self.deadline
         if self.phase is SENDING and self._is_slow(GRACE_SECONDS):
-            return 2, self._blocked_since  # pragma: no mutate number: their order counts
+            return 2, self._blocked_since
         if self.phase is CLOSING and not self._blocked:
-            return -1, self.deadline  # pragma: no mutate number: their order counts
+            return -1, self.deadline
         return None
 
     def _is_slow(self, patience: float) -> bool:
         """Whether the client takes its answer too slowly to keep a place that others need."""
         elapsed = self.hub.now - self._blocked_since
-        # pragma: no mutate boundary: equivalent at the boundary
         return elapsed > patience and self._taken() < LEAST_RATE * elapsed
 
     def _taken(self) -> int:
@@ -329,7 +328,6 @@ class Connection(asyncio.Protocol):
         elapsed = self.hub.now - self._blocked_since
         left = self.hub.stop_deadline - self.hub.now
         unsent = self.transport.get_write_buffer_size()
-        # pragma: no mutate boundary, number: a chosen figure; equivalent at the boundary
         return elapsed < PATIENCE_SECONDS / 2 or unsent * elapsed <= self._taken() * left
 
     def evict(self) -> None:
@@ -351,13 +349,12 @@ class Connection(asyncio.Protocol):
                 self._unsent, self._unsent_since = unsent, now
                 self._share.grow(self.hub.count)
             if (
-                # pragma: no mutate boundary: equivalent at the boundary
                 now - self._unsent_since > self.hub.send_timeout
                 or (self.hub.stopping and not self._can_finish())
                 or (self.hub.is_short_of_memory and self._is_slow(PATIENCE_SECONDS))
             ):
                 self.abort()
-        elif now > self.deadline:  # pragma: no mutate boundary: equivalent at the boundary
+        elif now > self.deadline:
             if self.phase in (IDLE, CLOSING) and self._takes_what_is_held():
                 self.deadline = now + LINGER_SECONDS
             elif self.phase is CLOSING or self._blocked or self._share.held:

@@ -21,13 +21,13 @@ from web.http.origins import cors_headers, is_allowed_host
 from web.http.request import CHANGING, NOTHING, Request, changed, request_of, with_changing
 from web.http.routing import CONNECTION_FIELDS, ELSEWHERE, MISDIRECTED, Endpoint, Responder, Table
 
-MAX_KNOWN_SIZE: Final = 2048  # pragma: no mutate number: a chosen figure
+MAX_KNOWN_SIZE: Final = 2048
 """Bytes. A longer head is parsed each time."""
 
-MAX_HEADS: Final = 512  # pragma: no mutate number: a chosen figure
+MAX_HEADS: Final = 512
 """Entries of each cache: with ``MAX_KNOWN_SIZE``, a megabyte at most. The oldest is evicted."""
 
-MAX_SEEN: Final = 1024  # pragma: no mutate number: a chosen figure
+MAX_SEEN: Final = 1024
 """Slots of the seen-once filter: a head is cached at its second appearance."""
 
 Template: TypeAlias = tuple[bytes, bytes]
@@ -167,7 +167,7 @@ class Heads:
         """The same for heads that differ in the value of a single field; see ``fill``."""
         self._holes: dict[bytes, bytes] = {}
         """The beginnings of the lines with a hole, as spelled; each with the field's name."""
-        self._seen = [0] * MAX_SEEN  # pragma: no mutate number: any number that no head has
+        self._seen = [0] * MAX_SEEN
         self._read: dict[tuple[object, ...], Head] = {}
         """Heads by the fields that matter: read once, whatever else varies."""
 
@@ -178,7 +178,7 @@ class Heads:
         if self._is_repeated(data):
             _put(self.known, data, head)
         if not head.varying:
-            return  # pragma: no mutate removal: only slower, with the same result
+            return
         changing = [field for field in head.varying if field[0] in CHANGING]
         if len(changing) != 1:
             return
@@ -333,7 +333,6 @@ def _cut(data: bytes, begin: bytes) -> tuple[Template, bytes]:
 
 
 def _nobody(*_: object) -> None:
-    # pragma: no mutate removal: unreachable
     raise AssertionError("this request is for Starlette")
 
 

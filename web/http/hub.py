@@ -24,11 +24,11 @@ KEEP_ALIVE: Final[Header] = (b"connection", b"keep-alive")
 SWEEP_SECONDS: Final = 0.5
 """How often deadlines are checked, which is their accuracy."""
 
-CHARGED_SECONDS: Final = 2 * SWEEP_SECONDS  # pragma: no mutate number: a chosen figure
+CHARGED_SECONDS: Final = 2 * SWEEP_SECONDS
 """Most of the time between two readings of the clock that counts. If more has passed, the server
 was stopped or its machine paused; what clients sent meanwhile has not been read yet."""
 
-IDLE_SECONDS: Final = 5.0  # pragma: no mutate number: a chosen figure
+IDLE_SECONDS: Final = 5.0
 """How long a connection is kept between two requests."""
 
 LINGER_SECONDS: Final = 1.0
@@ -53,19 +53,19 @@ MAX_PARTS: Final = 4 * 2**20
 much memory. Past it the request that has been arriving for longest is evicted; a request that
 arrives at once never is."""
 
-MAX_PAGES: Final = 32  # pragma: no mutate number: a chosen figure
+MAX_PAGES: Final = 32
 """Requests that Starlette answers at the same time; more get a 503."""
 
-LEAST_RATE: Final = 65_536  # pragma: no mutate number: a chosen figure
+LEAST_RATE: Final = 65_536
 """Bytes per second of its answer that a client must take to keep its place when others need it."""
 
 JUST_ARRIVED: Final = (3, 0.0)
 """The eviction rank of a new connection: evicted only if there is no other candidate."""
 
-FEW: Final = 64  # pragma: no mutate number: a chosen figure
+FEW: Final = 64
 """Connections scanned for an eviction candidate when scanning all costs too much."""
 
-PATIENCE_SECONDS: Final = 2.0  # pragma: no mutate number: a chosen figure
+PATIENCE_SECONDS: Final = 2.0
 """How long a client may be slower than ``LEAST_RATE``, as at the start of a connection."""
 
 GRACE_SECONDS: Final = 0.25
@@ -129,23 +129,23 @@ class Hub:
         self.access = access
         self.stopping = False
         """Whether the server is stopping."""
-        self.stop_deadline = 0.0  # pragma: no mutate: set before it is read
+        self.stop_deadline = 0.0
         """When the stop ends in any case."""
         self.headers: Sequence[Header] = ()
-        self.lines = ServerHeaders()  # pragma: no mutate: set before it is read
+        self.lines = ServerHeaders()
         """The server's own header lines, made from ``headers``."""
         self.kept_lines = ServerHeaders()
         """The same for an HTTP/1.0 connection that stays open."""
         self.pages = 0
         """Requests that Starlette is answering."""
-        self.now = 0.0  # pragma: no mutate: set before it is read
+        self.now = 0.0
         """The hub's clock, seconds, as of the last sweep or connection: the event loop's without
         ``stood``."""
-        self.stood = 0.0  # pragma: no mutate number: any base will do
+        self.stood = 0.0
         """Seconds in which the server did not run; no client is late for them."""
-        self.idle_deadline = 0.0  # pragma: no mutate: set before it is read
+        self.idle_deadline = 0.0
         """The deadline of a connection that becomes idle now."""
-        self.receive_deadline = 0.0  # pragma: no mutate: set before it is read
+        self.receive_deadline = 0.0
         """The deadline of a request that begins to arrive now."""
         self.send_timeout = settings.send_timeout
         """Seconds within which a client must take some of its answer."""
@@ -159,7 +159,7 @@ class Hub:
         """Rejected connections whose 503 may still be under way, oldest first."""
         self._candidates: deque[tuple[Member, tuple[int, float]]] = deque()
         """At the limit: the eviction candidates of the last scan in order, each with its rank."""
-        self._scanned = 0.0  # pragma: no mutate: set before it is read
+        self._scanned = 0.0
         self._sweeping: asyncio.TimerHandle | None = None
         self.kept = 0
         """Bytes pipelined behind requests, or waiting for a turn."""
@@ -171,7 +171,7 @@ class Hub:
     def renew_lines(self, headers: Sequence[Header]) -> None:
         """Adopt the server's own headers; uvicorn makes a new list when the date changes."""
         if headers is not self.headers:
-            self.headers = headers  # pragma: no mutate removal: only slower, with the same result
+            self.headers = headers
             self.lines = ServerHeaders(headers)
             self.kept_lines = ServerHeaders((*headers, KEEP_ALIVE))
 
@@ -229,7 +229,7 @@ class Hub:
         self._parts[connection] = size
         while self.parts > MAX_PARTS:
             oldest = next(iter(self._parts))
-            self.let_part_go(oldest)  # pragma: no mutate removal: evict() does it, too
+            self.let_part_go(oldest)
             oldest.evict()
 
     def let_part_go(self, connection: Member) -> None:
@@ -273,7 +273,6 @@ class Hub:
 
     def _scan_for_eviction(self) -> None:
         """Find eviction candidates."""
-        # pragma: no mutate boundary, number: a chosen figure; equivalent at the boundary
         if self.now - self._scanned > SWEEP_SECONDS / 10:
             self._scanned = self.now
             scanned = list(self._open)

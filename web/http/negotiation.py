@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-MAX_FIELD: Final = 1024  # pragma: no mutate number: a chosen figure
+MAX_FIELD: Final = 1024
 """Characters. A longer ``Accept`` is ignored; a longer list of tags is malformed."""
 
 MAX_ITEMS: Final = 64
@@ -91,7 +91,6 @@ def list_of(lines: Iterable[str]) -> str:
     return "" if len(field) > MAX_FIELD or items >= MAX_ITEMS else field
 
 
-# pragma: no mutate number, removal: a chosen figure; only slower without the cache
 @functools.lru_cache(maxsize=256)
 def preferred(accept: str) -> Representation:
     """Choose the representation for an ``Accept`` field of ``list_of``: RFC 9110, 12.5.1.
@@ -101,7 +100,7 @@ def preferred(accept: str) -> Representation:
     """
     qualities = {
         Representation.JSON: 0.0,
-        Representation.TEXT: 0.0,  # pragma: no mutate number: not above JSON's least, 0
+        Representation.TEXT: 0.0,
     }
     precedence = {Representation.JSON: -1, Representation.TEXT: -1}
     for item in accept.split(","):
@@ -114,7 +113,7 @@ def preferred(accept: str) -> Representation:
             specificity = {
                 "*/*": 0,
                 kind: 1,
-                exact: 2,  # pragma: no mutate number: their order counts
+                exact: 2,
             }.get(name, -1)
             if specificity > precedence[representation]:
                 precedence[representation] = specificity

@@ -88,7 +88,7 @@ class Parser:
 
     def close(self) -> None:
         """Release httptools' parser, which references this object."""
-        self._parser = None  # pragma: no mutate removal: httptools goes on after an upgrade
+        self._parser = None
 
     def request(self, data: bytes) -> Head | None:
         """The head of ``data``, if it is exactly one request for the table, without a body.
@@ -126,7 +126,6 @@ class Parser:
             room = MAX_HEAD - self._framing
             if room <= 0 and self.head is None:
                 raise MalformedError(f"its head has more than {MAX_HEAD} bytes")
-            # pragma: no mutate number: past the bound by a byte or by two
             end = min(self._end(data, at), at + max(1, min(room, MAX_HEAD)))
             piece = data[at:end]
             self._framing += end - at
@@ -149,7 +148,6 @@ class Parser:
         if self._left is not None:
             return min(len(data), at + self._left)
         if self._tail:
-            # pragma: no mutate number: what lies behind is found at its place
             found = (self._tail + data[at : at + 3]).find(EMPTY_LINE)
             if found >= 0:
                 return at + found + len(EMPTY_LINE) - len(self._tail)
@@ -183,14 +181,13 @@ class Parser:
         lines += [b"%b: %b" % field for field in self._fields if field[0] != b"upgrade"]
         self.begin()
         self.raw = raw
-        self._parser = None  # pragma: no mutate removal: httptools goes on after an upgrade
+        self._parser = None
         self._feed(b"\r\n".join(lines) + EMPTY_LINE)
 
     # What httptools calls.
 
     def on_message_begin(self) -> None:
         if self.whole:
-            # pragma: no mutate removal: httptools begins no request there
             raise MalformedError("it does not end where expected")
 
     def on_url(self, url: bytes) -> None:

@@ -105,7 +105,6 @@ class Protocol(Connection):
             unknown: whether the first head is known not to be cached.
         """
         at = taken = 0
-        # pragma: no mutate boolean, removal: it is read a little earlier, and kept
         self._taking = True
         known, fill = self.hub.known, self.hub.heads.fill
         turns = self.hub.turns
@@ -208,8 +207,7 @@ class Protocol(Connection):
         head.counts[answer.status] += 1
         if head.plain and not self._last:
             pieces = answer.render(hub.lines if head.version == "1.1" else hub.kept_lines)
-            if len(pieces) == 1:  # pragma: no mutate number: one may be written as several are
-                # pragma: no mutate number: the first of one is its last
+            if len(pieces) == 1:
                 self.transport.write(pieces[0])
             else:
                 self.transport.writelines(pieces)
@@ -233,8 +231,7 @@ class Protocol(Connection):
             self._sent()
 
     def _write(self, pieces: tuple[bytes, ...]) -> None:
-        if len(pieces) == 1:  # pragma: no mutate number: one may be written as several are
-            # pragma: no mutate number: the first of one is its last
+        if len(pieces) == 1:
             self.transport.write(pieces[0])
         else:
             self.transport.writelines(pieces)
@@ -260,7 +257,6 @@ class Protocol(Connection):
             self._take_rest()
         else:
             self._resume_reading()
-            # pragma: no mutate boolean, removal: only slower, with the same result
             self._more_to_do = False
 
     def _reject(self, error: Exception) -> None:

@@ -21,7 +21,7 @@ logger = logging.getLogger("fibcore")
 TURN_SECONDS: Final = 0.01
 """A turn starts no request later than one and a half times this."""
 
-AT_ONCE: Final = 8  # pragma: no mutate number: a chosen figure
+AT_ONCE: Final = 8
 """Most requests of one connection that are answered before it is the others' turn."""
 
 ROUND: Final = 512

@@ -26,7 +26,6 @@ def step(client: Client, key: str, method: str = "POST", **headers: str) -> Answ
     return client.request(method, "/next", fields)
 
 
-@pytest.mark.proves("2", "on each store, a key gets the number of the step that it made")
 @METHODS
 def test_a_key_makes_one_step_and_always_gets_its_number(
     client: Client, no_step: NoStep, method: str
@@ -53,7 +52,6 @@ def test_two_keys_make_two_steps(client: Client) -> None:
     assert step(client, key_at(index)).index == index + 2
 
 
-@pytest.mark.proves("2", "on each store, a key gets the number of the step that it made")
 def test_a_key_used_by_many_requests_at_once_makes_one_step(client: Client) -> None:
     index = client.index
     keys = [key_at(index) for _ in range(5)]

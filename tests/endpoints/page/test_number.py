@@ -58,7 +58,6 @@ def keys(viewer: Viewer) -> list[str | None]:
     return found
 
 
-@pytest.mark.proves("client", "the page requests a step again if its answer was lost")
 def test_a_click_whose_answers_are_lost_steps_once(viewer: Viewer, client: Client) -> None:
     viewer.opens(client)
     viewer.sees("#index", "24,998")
@@ -74,7 +73,6 @@ def test_a_click_whose_answers_are_lost_steps_once(viewer: Viewer, client: Clien
     assert len(set(asked)) == 2
 
 
-@pytest.mark.proves("client", "the page requests a…")
 def test_a_200_of_another_program_does_not_answer_a_step(viewer: Viewer, client: Client) -> None:
     viewer.opens(client)
     viewer.sees("#index", "24,998")
@@ -105,7 +103,6 @@ def test_a_weak_etag_of_a_compressing_proxy_has_the_index(
         viewer.sees("#message", "Stepped to F(8).")
 
 
-@pytest.mark.proves("client", "the page requests a…")
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [(lose, "The server did not answer."), (log_in, "The reply is not from fibcore")],
@@ -134,9 +131,6 @@ def test_a_step_given_up_is_requested_again_at_the_next_click(
     assert len(set(asked)) == 1
 
 
-@pytest.mark.proves(
-    "client", "the page requests a…", control="without the key, it would step twice"
-)
 def test_without_a_key_a_lost_answer_would_make_a_click_step_twice(
     viewer: Viewer, client: Client
 ) -> None:
