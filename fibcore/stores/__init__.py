@@ -1,7 +1,7 @@
 """Where the index lives: the interfaces ``Store`` and ``Opener``.
 
-``opening`` finds the configured store; ``sqlite`` is the embedded default. The problems that stores
-raise are in ``fibcore.problems``.
+``opener_of`` finds the configured store; ``sqlite`` is the embedded default. The problems that
+stores raise are in ``fibcore.problems``.
 """
 
 import enum
@@ -9,24 +9,40 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from fibcore.stores.keys import NO_KEYS, Keys
+from fibcore.idempotency_key import Key, key_of
+from fibcore.stores.keys import NO_KEYS, KeyConflictError, Keys
 
 if TYPE_CHECKING:
     from fibcore.problems import DatabaseInvalidError, StoreProblem
     from fibcore.stores.high_water_mark import Record
+    from fibcore.stores.opening import opener_of
 
 __all__ = [
     "Beside",
     "Description",
     "DurabilityWarning",
     "IndexConflictError",
+    "Key",
+    "KeyConflictError",
+    "Keys",
     "Moved",
     "Opener",
     "Risk",
     "Store",
+    "key_of",
+    "opener_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``opener_of`` at its first use: its module stands on this one."""
+    if name != "opener_of":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fibcore.stores.opening import opener_of
+
+    return opener_of
 
 
 class IndexConflictError(Exception):
