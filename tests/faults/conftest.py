@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from tests.faults.load import Load
+from tests.support.load import Load
 
 SECONDS: Final = float(os.environ.get("FAULTS_SECONDS", "0"))
 """Budget for the tries of all faults together, without their set-up; 0: the short form, without

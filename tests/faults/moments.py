@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
 from tests.faults.conftest import Fault
-from tests.faults.load import SequentialClient
+from tests.support.load import SequentialClient
 from tests.faults.servers import Servers
 from tests.faults.tracing import Call, Point, Trace, strace
 

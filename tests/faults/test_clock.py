@@ -15,7 +15,7 @@ import pytest
 
 from fibcore.stores import files
 from tests.faults.conftest import Fault
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.faults.server_variants import keeps_deadlines_by_the_wall_clock, variant
 from tests.faults.servers import Servers
 from tests.support import requires

@@ -23,7 +23,7 @@ from fibcore.appliance.ending import (
 from fibcore.appliance.process import SPARE_DESCRIPTORS
 from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.faults.server_variants import (
     checkpoints_often,
     opens_its_database_at_each_commit,

@@ -15,7 +15,7 @@ import pytest
 from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
-from tests.faults.load import SequentialClient
+from tests.support.load import SequentialClient
 from tests.faults.moments import STEPS, Moment, at_each, last_moment, moments_of, thread_of
 from tests.faults.server_variants import (
     answers_after_a_failed_commit,

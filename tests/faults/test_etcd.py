@@ -16,7 +16,7 @@ from fibcore.problems import EngineUnavailableError
 from fibcore.stores.etcd import EtcdLink, EtcdOpener
 from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.faults.nodes import NODES, is_healthy
 from tests.support.engines import Etcd, EtcdCluster
 from tests.support.nodes import Nodes

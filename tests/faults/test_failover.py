@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.faults.nodes import NODES
 from tests.support.checker import WrongAnswer
 from tests.support.engines import Engine, Postgresql, Redis, Standby

@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from tests.faults.conftest import Fault
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.faults.nodes import Cluster, is_healthy
 from tests.faults.server_variants import takes_a_lost_batch_for_made, variant
 from tests.support.checker import WrongAnswer

@@ -20,7 +20,7 @@ from fibcore.appliance.heartbeat import Beat, beat_of
 from supervise import liveness
 from supervise.watchdog import POLL_SECONDS, Watchdog
 from tests.faults.conftest import Fault
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.faults.server_variants import WAYS_TO_HANG, hangs_at_a_signal, variant
 from tests.support import waiting
 from tests.support.servers import ServerProcess, listening_socket

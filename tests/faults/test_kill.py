@@ -21,7 +21,7 @@ import pytest
 from fibcore.stores import sqlite_file
 from fibcore.stores.files import lock_path
 from tests.faults.conftest import Fault
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.faults.server_variants import (
     answers_before_the_commit,
     outlives_supervisord,

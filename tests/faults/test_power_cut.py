@@ -19,7 +19,7 @@ from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite import Synchronous
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.faults.server_variants import checkpoints_often, variant
 from tests.faults.servers import Servers, is_frozen
 from tests.support.checker import WrongAnswer

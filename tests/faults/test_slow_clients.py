@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.faults.server_variants import evicts_nobody, variant
 from tests.faults.servers import Servers, until_idle
 from tests.support.waiting import until

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from tests.faults.conftest import Fault
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.faults.server_variants import (
     commits_each_step_by_itself,
     commits_in_the_event_loop,

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Engines
 from tests.faults.conftest import SECONDS, Fault
 from tests.faults.keyed_clients import KeyedClients, lossy
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.faults.nodes import FAULTS, Cluster, break_a_link
 from tests.faults.server_variants import makes_a_batch_again, variant
 from tests.support.checker import WrongAnswer

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
-from tests.faults.load import SequentialClient
+from tests.support.load import SequentialClient
 from tests.faults.moments import (
     STEPS,
     Moment,

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.install.conftest import PACKAGE
 from tests.install.container import ADDRESS, Container
 from tests.support.packages import release

@@ -18,7 +18,7 @@ from fibcore.stores.sqlite import SqliteStore
 from supervise.control import CONTROL, connected
 from supervise.restart import servers
 from supervise.run import MAX_SOCKET_PATH
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.support import requires
 from tests.support.checkout import (
     checkout,

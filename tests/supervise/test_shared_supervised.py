@@ -14,7 +14,7 @@ import pytest
 from fibcore.appliance.settings import Settings
 from fibcore.stores.engine import EngineOpener
 from tests.conftest import Engines
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.support.checkout import checkout, command, restart, running, said
 from tests.support.engines import Redis
 from tests.support.waiting import PATIENCE, until

@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from tests.faults.load import Load
+from tests.support.load import Load
 from tests.support.packages import release
 from tests.support.servers import Client
 from tests.vm.conftest import Figure
