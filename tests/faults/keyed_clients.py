@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Final, Self
 
 from fibcore import Client
-from fibcore.client import NoAnswerError, Number, StepInDoubtError, UnavailableError
+from fibcore.client import NoAnswerError, StepInDoubtError, UnavailableError
 from tests.faults.conftest import Fault
 from tests.support.checker import Operation, Summary, check, residue_of
 from tests.support.proxy import Proxy
@@ -40,31 +40,21 @@ def lossy(*addresses: tuple[str, int]) -> Iterator[list[str]]:
         yield urls
 
 
-class WithoutKeys(Client):
-    """A client that retries like the other, but without a key."""
-
-    def next(self, *, key: str | None = None, timeout: float | None = None) -> Number:
-        assert key is None
-        return self._run(self._calls._ask("next", time.monotonic() + (timeout or PATIENCE)))
-
-
 class KeyedClients:
     """The clients, each in a thread of its own.
 
     Args:
         urls: of the servers; each client begins with a different one.
-        keys: whether they send keys; a lost answer is requested again in any case.
     """
 
-    def __init__(self, urls: Sequence[str], *, keys: bool = True) -> None:
+    def __init__(self, urls: Sequence[str]) -> None:
         self._stopping = threading.Event()
         self._history: list[Operation] = []
         self.given_up = 0
         self._threads = []
         for place in range(COUNT):
             first = place % len(urls)
-            made = Client if keys else WithoutKeys
-            client = made([*urls[first:], *urls[:first]], timeout=PATIENCE, attempt_timeout=2.0)
+            client = Client([*urls[first:], *urls[:first]], timeout=PATIENCE, attempt_timeout=2.0)
             self._threads.append(threading.Thread(target=self._steps, args=(client,)))
 
     def __enter__(self) -> Self:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
 from tests.faults.conftest import Fault
-from tests.support.load import SequentialClient
 from tests.faults.servers import Servers
 from tests.faults.tracing import Call, Point, Trace, strace
+from tests.support.load import SequentialClient
 
 STEPS: Final = 5
 """Enough for a server that checkpoints often to move its WAL into the database and restart it."""

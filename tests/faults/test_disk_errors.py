@@ -15,7 +15,6 @@ import pytest
 from fibcore.stores import sqlite_file
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
-from tests.support.load import SequentialClient
 from tests.faults.moments import STEPS, Moment, at_each, last_moment, moments_of, thread_of
 from tests.faults.server_variants import (
     answers_after_a_failed_commit,
@@ -25,6 +24,7 @@ from tests.faults.server_variants import (
 from tests.faults.servers import Servers
 from tests.faults.tracing import Point, strace
 from tests.support.checker import Operation, WrongAnswer, check
+from tests.support.load import SequentialClient
 from tests.support.servers import SERVER
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]

@@ -1,24 +1,23 @@
 """etcd on three hosts: its leader is killed, hangs or is cut off, under load.
 
 No acknowledged step is lost: another member becomes the leader, and the nodes find one that
-answers. A cut-off member shows no stale index, since reads are linearizable; a serializable read
-would be stale.
+answers. A cut-off member shows no stale index, since reads are linearizable.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from fibcore.problems import EngineUnavailableError
-from fibcore.stores.etcd import EtcdLink, EtcdOpener
+from fibcore.stores.etcd import EtcdOpener
 from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
-from tests.support.load import Load
 from tests.faults.nodes import NODES, is_healthy
 from tests.support.engines import Etcd, EtcdCluster
+from tests.support.load import Load
 from tests.support.nodes import Nodes
 from tests.support.waiting import until
 
@@ -90,27 +89,7 @@ def test_an_etcd_that_loses_its_leader_loses_no_step(fault: Fault, tmp_path: Pat
             fault.check(load, last=store.read())
 
 
-@pytest.fixture(params=[False, True], ids=["linearizable", "of the member alone"])
-def reads_of_the_member_alone(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> bool:
-    """Whether a read asks only the member that it is sent to."""
-    ranges = EtcdLink._ranges
-
-    def serializable(self: EtcdLink) -> list[dict[str, Any]]:
-        found = ranges(self)
-        for each in found:
-            each["request_range"]["serializable"] = True
-        return found
-
-    if request.param:
-        monkeypatch.setattr(EtcdLink, "_ranges", serializable)
-    return bool(request.param)
-
-
-def test_a_cut_off_member_shows_no_stale_index(
-    fault: Fault, reads_of_the_member_alone: bool
-) -> None:
+def test_a_cut_off_member_shows_no_stale_index(fault: Fault) -> None:
     for _ in fault.tries(short=1, long=1, share=0):
         with far_cluster() as (_, etcd), ExitStack() as stack:
             assert EtcdOpener(etcd.url, "fibonacci").create(0) is None
@@ -120,7 +99,7 @@ def test_a_cut_off_member_shows_no_stale_index(
                 stack.enter_context(closing(EtcdOpener(url, "fibonacci").open())) for url in urls
             )
             assert near.advance(1) == 1
-            assert reads_of_the_member_alone or far.read() == 1
+            assert far.read() == 1
             for other in others:
                 # It is reachable from here, but not from the others.
                 stack.enter_context(etcd.host_of(leader).deaf(etcd.host_of(other)))
@@ -130,8 +109,5 @@ def test_a_cut_off_member_shows_no_stale_index(
                 with suppress(EngineUnavailableError):
                     reached = far.advance(1)
             assert reached == 2
-            if reads_of_the_member_alone:
-                assert near.read() == 1, "what was answered is not to be seen there"
-            else:
-                with pytest.raises(EngineUnavailableError):
-                    near.read()
+            with pytest.raises(EngineUnavailableError):
+                near.read()

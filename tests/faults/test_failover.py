@@ -17,10 +17,10 @@ import pytest
 
 from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
-from tests.support.load import Load
 from tests.faults.nodes import NODES
 from tests.support.checker import WrongAnswer
 from tests.support.engines import Engine, Postgresql, Redis, Standby
+from tests.support.load import Load
 from tests.support.nodes import Nodes
 from tests.support.waiting import until
 

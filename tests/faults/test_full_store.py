@@ -15,12 +15,12 @@ from typing import Final
 import pytest
 
 from tests.faults.conftest import Fault
-from tests.support.load import Load
 from tests.faults.nodes import Cluster, is_healthy
 from tests.faults.server_variants import takes_a_lost_batch_for_made, variant
 from tests.support.checker import WrongAnswer
 from tests.support.disks import SmallDisk, fill
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
+from tests.support.load import Load
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]

@@ -21,7 +21,6 @@ import pytest
 from fibcore.stores import sqlite_file
 from fibcore.stores.files import lock_path
 from tests.faults.conftest import Fault
-from tests.support.load import Load
 from tests.faults.server_variants import (
     answers_before_the_commit,
     outlives_supervisord,
@@ -30,6 +29,7 @@ from tests.faults.server_variants import (
 )
 from tests.support import crash_before_answer
 from tests.support.checker import WrongAnswer
+from tests.support.load import Load
 from tests.support.supervised import Supervised
 from tests.support.waiting import PATIENCE, is_alive, until, until_ended
 

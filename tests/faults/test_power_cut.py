@@ -19,10 +19,10 @@ from fibcore.stores import files, sqlite_file
 from fibcore.stores.sqlite import Synchronous
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
-from tests.support.load import Load
 from tests.faults.server_variants import checkpoints_often, variant
 from tests.faults.servers import Servers, is_frozen
 from tests.support.checker import WrongAnswer
+from tests.support.load import Load
 from tests.support.servers import SERVER
 from tests.support.waiting import until
 

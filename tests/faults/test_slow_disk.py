@@ -9,7 +9,6 @@ from typing import Final
 import pytest
 
 from tests.faults.conftest import Fault
-from tests.support.load import Load
 from tests.faults.server_variants import (
     commits_each_step_by_itself,
     commits_in_the_event_loop,
@@ -17,6 +16,7 @@ from tests.faults.server_variants import (
 )
 from tests.faults.servers import Servers
 from tests.faults.tracing import Trace, strace
+from tests.support.load import Load
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]
 

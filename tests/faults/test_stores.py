@@ -10,15 +10,11 @@ from typing import Final
 
 import pytest
 
-from tests.conftest import Engines
 from tests.faults.conftest import SECONDS, Fault
 from tests.faults.keyed_clients import KeyedClients, lossy
+from tests.faults.nodes import FAULTS, Cluster
+from tests.support.engines import Engine
 from tests.support.load import Load
-from tests.faults.nodes import FAULTS, Cluster, break_a_link
-from tests.faults.server_variants import makes_a_batch_again, variant
-from tests.support.checker import WrongAnswer
-from tests.support.engines import Engine, Redis
-from tests.support.proxy import DIRECTIONS
 
 pytestmark = pytest.mark.processes
 
@@ -27,9 +23,6 @@ STEPS: Final = 50
 
 TRIED: Final = len(FAULTS) if SECONDS else 2
 """The least number of faults: all of them, or in the short form the first ones."""
-
-TRIES: Final = 10
-"""Attempts of a control, one of which must do harm."""
 
 
 def test_clients_of_three_nodes_see_one_sequence(
@@ -47,32 +40,6 @@ def test_clients_of_three_nodes_see_one_sequence(
                 load.wait_for_steps(STEPS)
                 fault.saw(note=f"{name}: no answer for {load.longest_gap * 1000:.0f} ms")
         fault.check(load, last=it.index)
-
-
-@pytest.mark.long
-def test_without_its_identity_a_batch_would_be_applied_twice(
-    engines: Engines, fault: Fault, tmp_path: Path
-) -> None:
-    with ExitStack() as stack:
-        it = Cluster(engines(Redis), tmp_path, stack, variant(makes_a_batch_again))
-        first = 0
-        # The request under way when the engine stops may be another one.
-        for _ in fault.tries(short=TRIES, long=TRIES, share=0):
-            with Load(it.addresses) as load:
-                load.wait_for_steps(STEPS)
-                break_a_link(it, load, *DIRECTIONS)
-                it.wait_until_all_serve()
-                load.wait_for_steps(STEPS)
-            last = it.index
-            try:
-                load.check(first=first, last=last)
-            except WrongAnswer as error:
-                if "answered to nobody" not in str(error):
-                    raise
-                fault.saw(note=str(error)[:100])
-                return
-            first = last
-    pytest.fail("no batch was made twice")
 
 
 @pytest.mark.long

@@ -12,7 +12,6 @@ import pytest
 
 from tests.faults.conftest import Fault
 from tests.faults.disks import Volume, volume
-from tests.support.load import SequentialClient
 from tests.faults.moments import (
     STEPS,
     Moment,
@@ -26,6 +25,7 @@ from tests.faults.server_variants import answers_before_the_commit, checkpoints_
 from tests.faults.servers import Servers, is_frozen
 from tests.faults.tracing import Point, strace
 from tests.support.checker import Operation, WrongAnswer, check
+from tests.support.load import SequentialClient
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes]

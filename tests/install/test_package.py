@@ -7,9 +7,9 @@ from typing import Final
 
 import pytest
 
-from tests.support.load import Load
 from tests.install.conftest import PACKAGE
 from tests.install.container import ADDRESS, Container
+from tests.support.load import Load
 from tests.support.packages import release
 from tests.support.servers import Client
 from tests.support.waiting import until

@@ -18,7 +18,6 @@ from fibcore.stores.sqlite import SqliteStore
 from supervise.control import CONTROL, connected
 from supervise.restart import servers
 from supervise.run import MAX_SOCKET_PATH
-from tests.support.load import Load
 from tests.support import requires
 from tests.support.checkout import (
     checkout,
@@ -30,6 +29,7 @@ from tests.support.checkout import (
     running,
     said,
 )
+from tests.support.load import Load
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, until
 

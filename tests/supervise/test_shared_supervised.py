@@ -14,9 +14,9 @@ import pytest
 from fibcore.appliance.settings import Settings
 from fibcore.stores.engine import EngineOpener
 from tests.conftest import Engines
-from tests.support.load import Load
 from tests.support.checkout import checkout, command, restart, running, said
 from tests.support.engines import Redis
+from tests.support.load import Load
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes
