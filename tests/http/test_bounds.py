@@ -168,7 +168,7 @@ def test_rejected_connections_that_linger_are_bounded(tmp_path: Path) -> None:
         turned_away = [served.connect() for _ in range(300)]
         assert read_answer(turned_away[-1])[0] == 503
         assert served.held <= 1 + 128
-        until(lambda: served.held == 1, "they linger for a second")
+        until(lambda: served.held <= 1, "they linger for a second")
 
 
 def read_on(reader: socket.socket, stopping: threading.Event) -> None:
@@ -314,9 +314,9 @@ def test_past_the_bound_on_parts_the_oldest_are_evicted(tmp_path: Path) -> None:
         for _ in range(10):
             halves += [served.connect(half) for _ in range(10)]
             served.settle()
-        closed = [is_closed(each) for each in halves]
-        assert 30 <= closed.count(True) <= 50
-        assert not any(closed[50:]), "the oldest"
+        # Those past 4 MB, of 64 kB each; the oldest.
+        until(lambda: sum(map(is_closed, halves)) >= 30, "they are evicted")
+        assert not any(map(is_closed, halves[50:]))
         assert served.client.get("/next").status == 200
         for each in halves[50:]:
             each.sendall(b".")
