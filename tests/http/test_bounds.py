@@ -167,7 +167,7 @@ def test_rejected_connections_that_linger_are_bounded(tmp_path: Path) -> None:
         served.settle()
         turned_away = [served.connect() for _ in range(300)]
         assert read_answer(turned_away[-1])[0] == 503
-        assert served.held <= 1 + 128
+        assert served.held < 150, "of 300; some are just being closed"
         until(lambda: served.held <= 1, "they linger for a second")
 
 
