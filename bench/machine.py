@@ -1,74 +1,29 @@
-"""The machine: tools, cores, disk, and the resources that processes use."""
+"""The machine: its cores and its disk, and the resources that processes use."""
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
+from typing import Final
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "bench" / "results"
+ROOT: Final = Path(__file__).resolve().parent.parent
 
-# The server has a core of its own, as on the target machine; the load has another.
-_CORES = sorted(os.sched_getaffinity(0))
-SERVER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
-# A shared store has a third core, and each further node another one, as far as there are any.
-# Of two cores, it shares that of the load, which needs less of it.
-STORE_CORE = _CORES[len(_CORES) > 1]
-NODE_CORES = [core for core in _CORES if core not in (STORE_CORE, LOAD_CORE)] or _CORES[:1]
-
-PACKAGES = {
-    "cc": "gcc libc6-dev",
-    "go": "golang-go golang-github-julienschmidt-httprouter-dev golang-github-gomodule-redigo-dev",
-    "nginx": "nginx-light",
-    "taskset": "util-linux",
-    "wrk": "wrk",
-}
-GO_PATH = Path("/usr/share/gocode")
+_CORES: Final = sorted(os.sched_getaffinity(0))
+SERVER_CORE: Final = _CORES[0]
+"""Each server has this core alone, as on the target machine."""
+LOAD_CORE: Final = _CORES[-1]
+ENGINE_CORE: Final = _CORES[len(_CORES) > 1]
+"""Of two cores, an engine shares that of the load."""
 
 
-class MissingError(Exception):
-    """A tool is missing; the message names its packages."""
-
-
-def _which(name: str) -> str | None:
-    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
-
-
-def tool(name: str) -> str:
-    """The path of a program. Raises MissingError, which names the Debian packages with it."""
-    found = _which(name)
-    if found is None:
-        raise MissingError(f"{name} is missing: apt-get install {PACKAGES[name]}")
-    return found
-
-
-def check_tools(sections: Collection[str]) -> None:
-    """Raises MissingError if tools of these sections (all are named) or cores are missing."""
-    needed = {"taskset"} if set(sections) == {"locust"} else set(PACKAGES)
-    packages = [PACKAGES[name] for name in sorted(needed) if _which(name) is None]
-    if packages:
-        raise MissingError(f"Tools are missing: apt-get install {' '.join(packages)}")
-    if SERVER_CORE == LOAD_CORE:
-        raise MissingError("The server and the load need a core each, and there is only one.")
-
-
-def pinned(core: int, command: Sequence[str | Path]) -> list[str]:
+def pinned(core: int, *command: str | Path) -> list[str]:
     """The command, run on this core only."""
-    return [tool("taskset"), "-c", str(core), *map(str, command)]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for the condition. Raises TimeoutError, which names ``what``."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.002)
+    return ["taskset", "-c", str(core), *map(str, command)]
 
 
 def tree(pid: int) -> list[int]:
@@ -76,10 +31,8 @@ def tree(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
+            with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
                 found.extend(map(int, children.read_text().split()))
-            except FileNotFoundError:  # the thread has ended
-                continue
     return found
 
 
@@ -93,20 +46,25 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return total
 
 
+def busy_seconds() -> float:
+    """The time that all processors together have worked so far."""
+    values = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    ticks = [int(value) for value in values]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
 def pss_bytes(pids: Sequence[int]) -> int:
     """The proportional set size of all processes together, which counts shared pages once."""
     total = 0
     for pid in pids:
-        try:
+        with suppress(FileNotFoundError, ProcessLookupError):
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+            total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
     return total
 
 
-def sync_microseconds(folder: Path, times: int = 200) -> tuple[float, float]:
-    """Median and 99th percentile of pwrite and fdatasync of 4 KiB in that folder."""
+def sync_microseconds(folder: Path, times: int = 100) -> float:
+    """The median time of pwrite and fdatasync of 4 KiB in that folder."""
     path = folder / "sync-probe"
     taken = []
     fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
@@ -119,8 +77,12 @@ def sync_microseconds(folder: Path, times: int = 200) -> tuple[float, float]:
     finally:
         os.close(fd)
         path.unlink()
-    taken.sort()
-    return taken[times // 2], taken[times * 99 // 100]
+    return median(taken)
+
+
+def file_system(folder: Path) -> str:
+    """The type of the file system that the folder is on."""
+    return _first_line("stat", "-f", "-c", "%T", str(folder))
 
 
 def _first_line(*command: str) -> str:
@@ -132,25 +94,20 @@ def _first_line(*command: str) -> str:
     return text.splitlines()[0].strip() if text else "unknown"
 
 
-def describe(folder: Path) -> dict[str, object]:
-    """The machine and its programs, for readers of the figures."""
-    model = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    median, p99 = sync_microseconds(folder)
-    return {
-        "processor": model,
-        "cores": len(_CORES),
-        "server core": SERVER_CORE,
-        "load core": LOAD_CORE,
-        "kernel": platform.release(),
-        "python": sys.version.split()[0],
-        "go": _first_line("go", "version"),
-        "nginx": _first_line(_which("nginx") or "nginx", "-v"),
-        "commit": _first_line("git", "describe", "--always", "--dirty"),
-        "database on": _first_line("stat", "-f", "-c", "%T", str(folder)),
-        "sync of 4 KiB, median us": round(median),
-        "sync of 4 KiB, p99 us": round(p99),
-    }
+def describe(folder: Path) -> str:
+    """The machine and its programs, in one line."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return ", ".join(
+        (
+            f"{(models or ['unknown'])[0]}, {len(_CORES)} cores",
+            f"Linux {platform.release()}",
+            f"Python {sys.version.split()[0]}",
+            _first_line("/usr/sbin/nginx", "-v").removeprefix("nginx version: "),
+            f"a sync of 4 KiB on {file_system(folder)} {sync_microseconds(folder):.0f} us",
+            f"commit {_first_line('git', 'describe', '--always', '--dirty')}",
+        )
+    )

@@ -1,129 +1,73 @@
-"""The logic of the benchmark: what it accepts as correct, and the arithmetic of its figures."""
+"""The benchmark: its heads, its arithmetic, and one short section against a real server."""
 
-import socket
+from pathlib import Path
 
 import pytest
 
-from bench import machine
-from bench.__main__ import arguments
-from bench.load import loads, records
-from bench.load.records import Record
-from bench.sections import appliance
-from tests.bench.conftest import record
-from tests.support.checker import Integers, WrongAnswer, check
+from bench import figures, heads, load
+from bench.__main__ import measure
+from bench.figures import Figure
+from bench.load import NONE, OK, Record, Run, history
+from bench.sections import SECTIONS, Bench
+from tests.support import requires
+from tests.support.checker import WrongAnswer, check
 
 
-class TestRecords:
-    def test_percentiles_are_nearest_rank(self) -> None:
-        values = list(range(1, 101))
-        assert [records.percentile(values, p) for p in (0, 1, 50, 99, 99.9, 100)] == [
-            *(1, 1, 50, 99, 100, 100)
-        ]
-        assert records.percentile([7], 50) == 7
-        with pytest.raises(ValueError, match="no values"):
-            records.percentile([], 50)
+def test_other_requests_are_derived_from_the_recorded_head() -> None:
+    go = heads.request("go").raw
+    step = heads.request("go", "POST", "/next").raw
+    assert step == go.replace(b"GET /current", b"POST /next")[:-2] + b"Content-Length: 0\r\n\r\n"
+    for client in heads.clients():
+        for request in heads.requests(client):
+            assert request.raw.endswith(b"\r\n\r\n")
+            assert request.raw.lower().count(b"\r\nhost: 127.0.0.1:8080\r\n") == 1
 
-    def test_latency_is_measured_from_when_a_request_was_due(self) -> None:
-        assert records.latencies([record(due=10, sent=500, done=600)]) == [590]
 
-    def test_a_request_without_an_answer_leaves_a_gap(self) -> None:
-        """It has no latency."""
-        answers = [record(done=t) for t in (10, 20, 90, 100)] + [record(done=50, status=0)]
-        assert len(records.latencies(answers)) == 4
-        assert records.longest_gap(answers, 25, 30) == 70
-        assert records.longest_gap(answers, 0, 15) == 10
+def test_a_ratio_is_taken_within_each_round() -> None:
+    def runs(*rates: float) -> list[Run]:
+        return [Run(rate, 10, 20, 1e6 / rate) for rate in rates]
 
-    @staticmethod
-    def check(answers: list[Record], *, last: int, integers: Integers = "exact") -> None:
-        """Check them against a sequence that was at index 10 before."""
-        history = records.history(answers, ("next", "current", "previous"), 10, integers)
-        check(history, first=10, last=last, integers=integers)
+    # The machine is half as fast in the second round, and stutters in the third.
+    ours, theirs = runs(200, 100, 10), runs(100, 50, 10)
+    rounds = {figures.OURS: ours, figures.BESIDE: theirs, "nginx": runs(100, 50, 100)}
+    made = figures.ratio("reads", "/current", rounds, "nginx", 2.5)
+    assert (made.reached, made.verdict) == (2, "**missed**")
+    assert "| 2.000 | 0.500 |" in figures.table([made])
 
-    def test_ordered_steps_and_reads_are_correct(self) -> None:
-        answers = [
-            record(0, sent=1, done=2, index=11, residue=89),
-            record(0, sent=1, done=3, index=12, residue=144),
-            record(1, sent=2, done=4, index=11, residue=89),  # sent as the first step was answered
-            record(1, sent=4, done=5, index=12),
-        ]
-        self.check(answers, last=12)
 
-    @pytest.mark.parametrize("status", [0, 1, 500])
-    def test_a_step_that_may_have_been_made_is_counted(self, status: int) -> None:
-        answers = [record(0, status=status), record(0, index=12, residue=144)]
-        self.check(answers, last=12)
-        self.check(answers[:1], last=10)
-
-    @pytest.mark.parametrize("status", [304, 412, 503])
-    def test_an_answer_with_another_status_is_not_a_step(self, status: int) -> None:
-        answers = [record(0, status=status)]
-        self.check(answers, last=10)
+@pytest.mark.parametrize(("status", "may_step"), [(0, True), (500, True), (503, False)])
+def test_a_request_without_an_answer_may_have_stepped(status: int, may_step: bool) -> None:
+    records = [Record(0, 0, 1, NONE, NONE, 0, status), Record(0, 0, 1, 12, NONE, 0, OK)]
+    answers = history(records, ["next"])
+    if may_step:
+        check(answers, first=10, last=12)
+    else:
         with pytest.raises(WrongAnswer, match="answered to nobody"):
-            self.check(answers, last=11)
-
-    def test_a_server_without_etags_is_judged_by_its_numbers(self) -> None:
-        right = [record(0, residue=89), record(0, residue=144), record(2, residue=34)]
-        self.check(right, last=12, integers="uint64")
-        for wrong, finding in (
-            (record(0, residue=89), "one index, two steps"),
-            (record(1, residue=90), "no step"),
-        ):
-            with pytest.raises(WrongAnswer, match=finding):
-                self.check([*right, wrong], last=12, integers="uint64")
-        with pytest.raises(WrongAnswer, match="answered to nobody"):
-            self.check(right, last=13, integers="uint64")
+            check(answers, first=10, last=12)
 
 
-WRK = """Running 3s test @ http://127.0.0.1:9181/next
-  1 threads and 100 connections
-  Thread Stats   Avg      Stdev     Max   +/- Stdev
-    Latency     1.28ms    1.06ms  17.42ms   88.82%
-    Req/Sec    68.19k     6.04k   80.10k    70.00%
-  Latency Distribution
-     50%    1.10ms
-     75%    1.61ms
-     90%  950.00us
-     99%    1.20s
-  203682 requests in 3.01s, 26.69MB read
-{problems}Requests/sec:  67728.29
-Transfer/sec:      8.87MB
-"""
+@pytest.mark.processes
+def test_a_section_measures_a_real_server_beside_another(tmp_path: Path) -> None:
+    """Here the other one is of this checkout, too."""
+    requires.program("nginx")
+    root = Path(__file__).parents[2]
+    found, failed = measure(Bench(tmp_path, beside=root, rounds=1), ["reads", "next"])
+    assert failed == 0
+    assert [each.what for each in found] == ["/current", "/previous", "/next"]
+    assert all(each.reached > 0 and len(each.runs) == len(each.beside) == 1 for each in found)
+    assert figures.table(found).count("\n") == 4
 
 
-def test_the_output_of_wrk_is_parsed() -> None:
-    requests, seconds, latency, problems = loads.parse_wrk(WRK.format(problems=""))
-    assert (requests, seconds, problems) == (203_682, 3.01, [])
-    assert latency == {"50": 1_100, "90": 950, "99": 1_200_000}
+@pytest.mark.processes
+def test_a_load_with_a_wrong_answer_yields_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rejected(bench: Bench) -> list[Figure]:
+        with bench.fibcore("uint64") as ours:
+            request = heads.request("curl", path="/next").with_field("If-Match", b'"7"')
+            for server in ours.values():
+                load.run(bench.folder, server, "next", request, seconds=0.1)
+        return []
 
-
-def test_an_error_in_wrk_is_a_problem_of_the_run() -> None:
-    text = "  Socket errors: connect 0, read 3, write 0, timeout 0\n  Non-2xx or 3xx responses: 7\n"
-    assert len(loads.parse_wrk(WRK.format(problems=text))[3]) == 2
-    assert loads.parse_wrk("unable to connect")[3]
-
-
-class TestTools:
-    def test_all_missing_packages_are_named_before_the_first_section(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(machine, "_which", lambda name: None if name == "wrk" else name)
-        monkeypatch.setattr(machine, "SERVER_CORE", machine.LOAD_CORE - 1)
-        with pytest.raises(machine.MissingError, match=r"install wrk$"):
-            machine.check_tools(["small"])
-        machine.check_tools(["locust"])
-
-
-class TestCommand:
-    def test_only_locust_accepts_a_url(self, capsys: pytest.CaptureFixture[str]) -> None:
-        options = arguments(["--only", "locust", "--url", "http://127.0.0.1:8080/"])
-        assert options.url == "http://127.0.0.1:8080"
-        for given in ([], ["--only", "memory"], ["--only", "locust", "memory"]):
-            with pytest.raises(SystemExit):
-                arguments([*given, "--url", "http://127.0.0.1:8080"])
-            assert "--url requires --only locust" in capsys.readouterr().err
-
-    def test_no_load_starts_if_no_server_answers(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
-        with pytest.raises(ConnectionError, match="No load was started"):
-            appliance.standing_at(f"http://127.0.0.1:{port}")
+    monkeypatch.setitem(SECTIONS, "next", rejected)
+    assert measure(Bench(tmp_path), ["next"]) == ([], 1)

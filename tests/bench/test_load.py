@@ -1,4 +1,4 @@
-"""The loads: load.c against servers that answer from a script, and a crowd that arrives at once."""
+"""The load generator, load.c, against servers that answer from a script."""
 
 import json
 import re
@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.load import generator, records
-from bench.load.records import NONE, OK, Record
+from bench.load import NONE, OK, Record, program, read
 from tests.support.checker import MODULUS, Integers
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return generator.build(tmp_path_factory.mktemp("load"))
+@pytest.fixture(scope="module", name="program")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return program(tmp_path_factory.mktemp("load"))
 
 
 class TestGenerator:
@@ -41,7 +40,7 @@ class TestGenerator:
             check=True,
             timeout=60,
         )
-        return json.loads(done.stdout), records.read(path)
+        return json.loads(done.stdout), read(path)
 
     @staticmethod
     def answer(
@@ -134,17 +133,8 @@ class TestGenerator:
         serving.start()
         sent = tmp_path / "request"
         sent.write_bytes(b'GET /next HTTP/1.0\r\nX: \0\0\0\0\0\0\0\0\r\nIf-Match: "\1"\r\n\r\n')
-        options = (
-            "--stream",
-            "/next",
-            "--request",
-            str(sent),
-            "--requests",
-            "2",
-            "--seconds",
-            "20",
-        )
-        counts, found = self.run(program, listener, tmp_path, *options)
+        options = ("--stream", "/next", "--request", str(sent), "--requests", "2")
+        counts, found = self.run(program, listener, tmp_path, *options, "--seconds", "20")
         serving.join(30)
         assert [(r.status, r.index, r.residue) for r in found] == [(304, 7, NONE)] * 2
         assert counts["lost"] == 0
@@ -154,28 +144,3 @@ class TestGenerator:
         )
         assert first != second
         assert (before, after) == (b"0", b"7")
-
-    @pytest.mark.processes
-    def test_bare_digits_and_empty_bodies_are_correct_answers(
-        self, program: Path, listener: socket.socket, tmp_path: Path
-    ) -> None:
-        heads = {
-            b"GET": b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            b"Content-Length: 2\r\n\r\n55",
-            b"HEAD": b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n",
-        }
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                while request := connection.recv(4096):
-                    connection.sendall(heads[request.split()[0]])
-
-        threading.Thread(target=serve, daemon=True).start()
-        options = ["--requests", "2", "--seconds", "20"]
-        for method in heads:
-            sent = tmp_path / method.decode()
-            sent.write_bytes(method + b" /current HTTP/1.1\r\nHost: a\r\n\r\n")
-            options += ["--stream", "/current", "--request", str(sent)]
-        _, found = self.run(program, listener, tmp_path, *options)
-        assert [(r.status, r.residue) for r in found] == [(OK, 55), (OK, NONE)]

@@ -1,14 +1,15 @@
-/* A load generator that records every request; bench/load/records.py evaluates the records.
+/* A load generator that records every request; bench/load.py evaluates the records.
  *
  * Open loop (--stream PATH:RATE): requests are due at a fixed rate whether or not the server keeps up.
  * They wait in a queue while no connection is free, and are recorded with the time at which they were
  * due: latency from then has no coordinated omission.
  *
- * Closed loop (--stream PATH): each connection sends the next request as soon as it has an answer, like
- * wrk, but for an exact number of requests (--requests), so that the range of n is bounded.
+ * Closed loop (--stream PATH): each connection sends the next request as soon as it has an answer, for
+ * an exact number of requests (--requests), so that the range of n is bounded.
  *
- * The thread polls without sleeping and needs its own core. So no latency includes a wake-up, and the
- * server does not pay for one, which in a virtual machine takes microseconds of its time per answer.
+ * The thread polls without sleeping and needs its own core, unless it may --sleep. So no latency includes
+ * a wake-up, and the server does not pay for one, which in a virtual machine takes microseconds of its
+ * time per answer.
  *
  * The requests of a stream are the plainest possible, or (--request FILE after it) the bytes of a file,
  * with placeholders: NUL for a random hex digit, and \1 for the index in the last ETag on the connection
@@ -59,7 +60,7 @@ static size_t queue_head, queue_size, queue_capacity;
 static struct record *records;
 static size_t n_records, record_capacity;
 static uint64_t limit = UINT64_MAX, issued, outstanding, every = 1, opened, refused, lost;
-static bool open_loop;
+static bool open_loop, sleeps;
 static struct sockaddr_in address = {.sin_family = AF_INET};
 static int epoll;
 static char scratch[SCRATCH];
@@ -329,7 +330,8 @@ int main(int argc, char **argv) {
     static const struct option options[] = {
         {"port", 1, 0, 'p'}, {"stream", 1, 0, 's'}, {"connections", 1, 0, 'c'},
         {"seconds", 1, 0, 't'}, {"requests", 1, 0, 'n'}, {"check-every", 1, 0, 'e'},
-        {"uint64", 0, 0, 'u'}, {"records", 1, 0, 'r'}, {"request", 1, 0, 'q'}, {0}};
+        {"uint64", 0, 0, 'u'}, {"records", 1, 0, 'r'}, {"request", 1, 0, 'q'},
+        {"sleep", 0, 0, 'w'}, {0}};
     const char *path = NULL;
     double seconds = 1;
     uint64_t begin, end, patience;
@@ -344,6 +346,7 @@ int main(int argc, char **argv) {
         else if (option == 'e') every = strtoull(optarg, NULL, 10);
         else if (option == 'u') uint64_numbers = true;
         else if (option == 'r') path = optarg;
+        else if (option == 'w') sleeps = true;
         else return 2;
     }
     if (!n_streams || !path || !n_conns || !every || seconds <= 0) {
@@ -370,7 +373,7 @@ int main(int argc, char **argv) {
         send_due(now, end);
         bool more = issued < limit && (now < end || queue_head < queue_size);
         if (!more && !outstanding) break;
-        poll_events(0);
+        poll_events(sleeps);
     }
     for (size_t i = 0; i < n_conns; i++)
         if (conns[i].state == WAITING) { lost++; finish(&conns[i], NO_ANSWER); }

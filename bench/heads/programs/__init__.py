@@ -1,1 +1,0 @@
-"""Programs with a common client library each, in its usual configuration."""

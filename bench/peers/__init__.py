@@ -1,1 +1,0 @@
-"""The peers that fibcore is compared with."""

@@ -1,1 +1,0 @@
-"""The sections of the benchmark: each measures one thing and returns its runs."""
