@@ -14,7 +14,7 @@ AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 # Without bytecode files, test processes would spend most of their time compiling modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run run-shared stores restart check test coverage simulate test-faults test-install test-deb test-pythons test-sanitizers vm-test lint bench heads locust pictures deb install uninstall format lock clean
+.PHONY: help run run-shared stores restart check test coverage simulate test-faults test-install test-deb test-pythons test-sanitizers vm-test lint bench locust deb install uninstall format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 24
@@ -100,17 +100,11 @@ lint: $(VENV)/.lint  ## run ruff, mypy, stubtest, cython-lint and import-linter
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml fibcore._sequence
 
-bench: $(VENV)/.bench  ## measure fibcore and its peers, each with 1 CPU and 512 MB: 40 min (BENCH_ARGS=--quick: 10)
-	$(BIN)/python -m bench $(BENCH_ARGS)
-
-heads: $(VENV)/.bench  ## record again the request heads of real clients (curl, node, a JDK, chromium, nginx, ...)
-	$(BIN)/python -m bench.heads.record
+bench: $(VENV)/.test  ## measure fibcore, its server on one core: 5 min (BENCH_ARGS="next --beside ../other-checkout")
+	@$(BIN)/python -m bench $(BENCH_ARGS)
 
 locust: $(VENV)/.bench  ## run the reference load, checking every value (LOCUST_URL=...: against that server)
-	$(BIN)/python -m bench --only locust $(if $(LOCUST_URL),--url $(LOCUST_URL))
-
-pictures: $(VENV)/.bench  ## make the README's pictures: the page, and a chart of the latest run of make bench
-	$(BIN)/python -m bench.report.pictures
+	$(BIN)/python -m bench --locust $(LOCUST_URL)
 
 deb: $(DEB)  ## build a package for this release of Debian, in dist/
 
@@ -135,10 +129,10 @@ format: $(VENV)/.lint  ## format the code
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 lock:  ## renew the locked versions in requirements/ (needs uv)
-	$(LOCK) --upgrade --extra build --extra test --extra plots --extra bench pyproject.toml -o requirements/bench.txt
+	$(LOCK) --upgrade --extra build --extra test --extra bench pyproject.toml -o requirements/bench.txt
 	$(LOCK) --extra build --extra test -c requirements/bench.txt pyproject.toml -o requirements/test.txt
 	$(LOCK) --extra build -c requirements/bench.txt pyproject.toml -o requirements/run.txt
-	$(LOCK) --upgrade --extra build --extra test --extra plots --extra lint -c requirements/bench.txt pyproject.toml -o requirements/lint.txt
+	$(LOCK) --upgrade --extra build --extra test --extra lint -c requirements/bench.txt pyproject.toml -o requirements/lint.txt
 	$(LOCK) --extra build --extra postgresql --extra redis -c requirements/bench.txt pyproject.toml -o requirements/stores.txt
 
 clean:  ## remove what was built; var/ stays. Changes nothing while make run runs here

@@ -48,7 +48,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="?",
         const="",
         metavar="URL",
-        help="run the reference load instead, with locust. At URL it makes up to 30,000 steps, "
+        help="run the reference load instead, with locust. At URL it makes up to 10,000 steps, "
         "which can't be undone, and must be the only load that steps",
     )
     options = parser.parse_args(given)

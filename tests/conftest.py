@@ -158,7 +158,7 @@ def _audit(
     event: str,
     arguments: tuple[object, ...],
     starts: frozenset[str] = STARTS,
-    essential: frozenset[str] = requires.ESSENTIAL | requires.FAKED,
+    essential: frozenset[str] = requires.ESSENTIAL,
 ) -> None:
     # When Python exits, the names of a module disappear.
     if event not in starts:

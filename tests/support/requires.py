@@ -18,14 +18,12 @@ CAP_SYS_ADMIN = 21
 """The number of the capability to mount; see capabilities(7)."""
 
 PACKAGES: Final = {
-    "ab": "apache2-utils",
     "chromium": "chromium",
     "curl": "curl",
     "etcd": "etcd-server",
     "etcdctl": "etcd-client",
     "gcc": "gcc",
     "git": "git",
-    "hey": "hey",
     "initdb": "postgresql",
     "ip": "iproute2",
     "iptables": "iptables",
@@ -61,9 +59,6 @@ ESSENTIAL: Final = frozenset(
     )
 )
 """Programs that every Debian has."""
-
-FAKED: Final = frozenset(("systemctl", "systemd-run"))
-"""Programs that the benchmark uses if present; tests replace them by their own."""
 
 
 def program(name: str) -> str:
