@@ -13,8 +13,7 @@
  *
  * The requests of a stream are the plainest possible, or (--request FILE after it) the bytes of a file,
  * with placeholders: NUL for a random hex digit, and \1 for the index in the last ETag on the connection
- * (0 before any). Answers without a body (HEAD, 304) and servers that close after an answer are
- * supported.
+ * (0 before any). Servers may close after an answer.
  *
  * A record has the times at which the request was due, sent and answered (CLOCK_MONOTONIC, ns), and the
  * ETag, status and number, modulo 2^61-1 (or 2^64 with --uint64), of its answer. */
@@ -41,13 +40,13 @@ static const uint64_t SECOND = 1000000000;
 struct record { uint64_t due, sent, done, index, residue; uint32_t stream, status; };
 
 struct stream { char request[MAX_REQUEST], prefix[64]; size_t request_size, prefix_size;
-                bool bodiless, differs, closes; uint64_t interval, next_due; };
+                bool differs, closes; uint64_t interval, next_due; };
 
 enum state { CLOSED, CONNECTING, IDLE, WAITING, CLOSING };
 struct conn {
     int fd; enum state state; uint64_t retry_at;
     struct record record; bool checked;
-    uint64_t last_index; bool plain, closes;       /* of its last answer: text/plain, Connection */
+    uint64_t last_index; bool closes;              /* of its last answer */
     size_t head_size; char head[MAX_HEAD];         /* only a head that came in pieces is copied */
     bool in_body; size_t body_size, body_done;
 };
@@ -160,7 +159,7 @@ static void send_request(struct conn *c, uint32_t stream, uint64_t due) {
     struct stream *s = &streams[stream];
     c->record = (struct record){.due = due, .sent = now_ns(), .index = NONE, .stream = stream};
     if (!open_loop) c->record.due = c->record.sent;
-    c->checked = issued++ % every == 0 && !s->bodiless;
+    c->checked = issued++ % every == 0;
     c->record.residue = c->checked ? 0 : NONE;
     c->in_body = false;
     c->head_size = c->body_done = 0;
@@ -178,7 +177,6 @@ static bool parse_head(struct conn *c, const char *head, size_t size) {
     bool sized = false;
     if (size < 12 || memcmp(head, "HTTP/1.", 7)) return false;
     c->record.status = (uint32_t)atoi(head + 9);
-    c->plain = false;
     c->closes = streams[c->record.stream].closes;
     for (const char *line = head; line < end;) {
         const char *stop = memchr(line, '\n', (size_t)(end - line));
@@ -187,8 +185,6 @@ static bool parse_head(struct conn *c, const char *head, size_t size) {
             sized = true;
         } else if (!strncasecmp(line, "etag: \"", 7)) {
             c->record.index = c->last_index = strtoull(line + 7, NULL, 10);
-        } else if (!strncasecmp(line, "content-type: text/plain", 24)) {
-            c->plain = true;
         } else if (!strncasecmp(line, "connection: close", 17)) {
             c->closes = true;
         } else if (!strncasecmp(line, "connection: keep-alive", 22)) {
@@ -197,22 +193,17 @@ static bool parse_head(struct conn *c, const char *head, size_t size) {
         line = stop ? stop + 1 : end;
     }
     c->in_body = true;
-    if (streams[c->record.stream].bodiless || c->record.status == 304) {
-        c->body_size = 0;
-        return true;
-    }
     return sized;
 }
 
-/* Checks `{"next": DIGITS}`, or the digits alone, as they arrive: no answer is stored. */
+/* Checks `{"next": DIGITS}` as it arrives: no answer is stored. */
 static void check_body(struct conn *c, const char *data, size_t size) {
     struct stream *s = &streams[c->record.stream];
     size_t at = c->body_done, last = c->body_size - 1;
-    size_t prefix_size = c->plain ? 0 : s->prefix_size;
     if (c->record.status != 200 || !c->checked || c->record.residue == NONE) return;
-    for (; size && at < prefix_size; at++, data++, size--)
+    for (; size && at < s->prefix_size; at++, data++, size--)
         if (*data != s->prefix[at]) { c->record.residue = NONE; return; }
-    if (size && at + size > last && !c->plain) {
+    if (size && at + size > last) {
         if (data[size - 1] != '}') { c->record.residue = NONE; return; }
         size--;
     }
@@ -250,7 +241,7 @@ static void receive(struct conn *c) {
     check_body(c, data, size);
     c->body_done += size;
     if (c->body_done < c->body_size) return;
-    if (c->body_size < (c->plain ? 1 : streams[c->record.stream].prefix_size + 2)) c->record.residue = NONE;
+    if (c->body_size < streams[c->record.stream].prefix_size + 2) c->record.residue = NONE;
     finish(c, c->record.status == 200 && c->checked && c->record.residue == NONE
                   ? MALFORMED : c->record.status);
     if (c->closes) { c->state = CLOSING; lose(c); }
@@ -321,7 +312,6 @@ static void set_request(const char *path) {        /* of the stream that was nam
     s->request_size = fread(s->request, 1, MAX_REQUEST, file);
     if (s->request_size == MAX_REQUEST) { errno = E2BIG; die(path); }
     s->closes = memmem(s->request, s->request_size, " HTTP/1.0\r\n", 11);  /* by default */
-    s->bodiless = s->request_size > 5 && !memcmp(s->request, "HEAD ", 5);
     s->differs = memchr(s->request, 0, s->request_size) || memchr(s->request, 1, s->request_size);
     fclose(file);
 }
