@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Final
+from typing import Final, TypeVar
 
 from bench.load import Run
 
@@ -11,6 +11,8 @@ OURS: Final = "fibcore"
 BESIDE: Final = "beside"
 """Names of contenders: this checkout, and the one of ``--beside``."""
 
+Name = TypeVar("Name")
+"""What contenders are called."""
 Value = Callable[[Run], float]
 Rounds = Mapping[str, Sequence[Run]]
 """The runs of each contender, one for each round."""
@@ -28,9 +30,9 @@ def p50(run: Run) -> float:
     return run.p50
 
 
-def alternate(contenders: Mapping[str, Callable[[], Run]], rounds: int) -> Rounds:
+def alternate(contenders: Mapping[Name, Callable[[], Run]], rounds: int) -> dict[Name, list[Run]]:
     """Measure all in each round, in turn from the first and from the last."""
-    found: dict[str, list[Run]] = {name: [] for name in contenders}
+    found: dict[Name, list[Run]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name in list(contenders)[:: -1 if number % 2 else 1]:
             found[name].append(contenders[name]())

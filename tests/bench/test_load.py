@@ -34,8 +34,9 @@ def load(compiled: Path, tmp_path: Path) -> Load:
             listener.settimeout(30)
             serving = threading.Thread(target=serve, args=(listener,))
             serving.start()
-            where = ("--port", str(listener.getsockname()[1]), "--records", tmp_path / "records")
-            command = [compiled, *where, "--seconds", "20", *options]
+            port, records = str(listener.getsockname()[1]), str(tmp_path / "records")
+            where = ("--port", port, "--records", records)
+            command = [str(compiled), *where, "--seconds", "20", *options]
             done = subprocess.run(command, capture_output=True, check=True, timeout=60)
             serving.join(30)
         return json.loads(done.stdout), read(tmp_path / "records")
