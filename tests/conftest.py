@@ -1,7 +1,7 @@
 """What all tests share, and their marks.
 
-``processes``: the test starts processes. An unmarked test that starts one fails, so that ``make
-check``, which leaves these tests out, starts none. The fixture ``processes`` marks a test, too.
+``processes``: the test starts processes, so ``make check`` leaves it out. The fixture ``processes``
+marks a test, too.
 
 ``long``: it is left out of ``make test``, and runs with ``make test-faults``.
 
@@ -13,7 +13,6 @@ import gc
 import os
 import signal
 import socket
-import sys
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,8 +22,7 @@ import hypothesis
 import pytest
 
 from tests.support import requires
-from tests.support.crash_points import memory_with_room
-from tests.support.disks import SmallDisk, mounted
+from tests.support.disks import SmallDisk, memory_with_room, mounted
 from tests.support.engines import ENGINES, Engine
 from tests.support.servers import listening_socket
 from tests.support.waiting import PATIENCE
@@ -45,10 +43,6 @@ hypothesis.settings.register_profile(
 # For the second run of the core, with an extension that traces every line.
 hypothesis.settings.register_profile(
     "traced", hypothesis.settings.get_profile("default"), max_examples=5
-)
-# For manual searches.
-hypothesis.settings.register_profile(
-    "long", hypothesis.settings.get_profile("default"), max_examples=10_000
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
@@ -106,7 +100,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.fixture(scope="session")
 def processes() -> None:
-    """Permission to start processes."""
+    """Marks the tests that use it."""
 
 
 @pytest.fixture(scope="session")
@@ -141,49 +135,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         if missing:
             packages = " ".join(missing)
             pytest.exit(f"REQUIRE_ALL is set: first, apt-get install {packages}", returncode=1)
-
-
-STARTS: Final = frozenset(
-    {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"}
-)
-"""Python's audit events for the start of a process."""
-
-_no_process: str | None = None
-"""The running test, if it must not start one."""
-_may_start: bool = False
-"""Whether the running test may."""
-
-
-def _audit(
-    event: str,
-    arguments: tuple[object, ...],
-    starts: frozenset[str] = STARTS,
-    essential: frozenset[str] = requires.ESSENTIAL,
-) -> None:
-    # When Python exits, the names of a module disappear.
-    if event not in starts:
-        return
-    if _no_process is not None:
-        pytest.fail(f"{_no_process} starts a process, so it must be marked: pytest.mark.processes")
-    if event == "subprocess.Popen" and _may_start:
-        name = os.fsdecode(arguments[0])  # type: ignore[arg-type]
-        # A bare name is looked up on the path, and may be missing.
-        if "/" not in name and name not in essential:
-            pytest.fail(f"{name} need not be there: start requires.program({name!r})")
-
-
-sys.addaudithook(_audit)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    global _no_process, _may_start
-    _may_start = item.get_closest_marker("processes") is not None
-    _no_process = None if _may_start else item.name
-    try:
-        return (yield)
-    finally:
-        _no_process, _may_start = None, False
 
 
 Kind = TypeVar("Kind", bound=Engine)

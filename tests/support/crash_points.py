@@ -4,16 +4,10 @@ As the power stays on, no disk is needed: the files are in memory if there is ro
 free.
 """
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
-
-MEMORY: Final = Path("/dev/shm")
-ROOM: Final = 2**30
-"""Free bytes required there."""
 
 KILLER: Final = """
 import os, shutil, signal, sys, time, zlib
@@ -78,12 +72,6 @@ for line in map(int, moments.read_text().split()):
     run_in_a_copy(f"killed at line {line}", kill_at(line))
 moments.unlink()
 """
-
-
-def memory_with_room() -> Path | None:
-    """Return a folder in memory if there is room."""
-    there = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM
-    return MEMORY if there else None
 
 
 def killed_at_each_line(original: Path, traced: Path, program: str, *, least: int) -> list[Path]:

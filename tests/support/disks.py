@@ -1,10 +1,22 @@
-"""A small file system that a test can fill."""
+"""Where tests keep files: in memory, or on a small file system that a test can fill."""
 
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+MEMORY: Final = Path("/dev/shm")
+ROOM: Final = 2**30
+"""Free bytes required there."""
+
+
+def memory_with_room() -> Path | None:
+    """Return a folder in memory if there is room."""
+    there = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM
+    return MEMORY if there else None
 
 
 class SmallDisk(Protocol):

@@ -33,7 +33,6 @@ PACKAGES: Final = {
     "nginx": "nginx-light",
     "openssl": "openssl",
     "pg_basebackup": "postgresql",
-    "pg_ctl": "postgresql",
     "pg_isready": "postgresql",
     "pgbouncer": "pgbouncer",
     "postgres": "postgresql",
@@ -45,20 +44,11 @@ PACKAGES: Final = {
     "ss": "iproute2",
     "strace": "strace",
     "systemd-nspawn": "systemd-container",
-    "wrk": "wrk",
 }
-"""The package of every program that a test starts, except ``ESSENTIAL``."""
+"""The package of every program that a test starts, unless every Debian has it."""
 
 FILES: Final = {"/usr/lib/*/faketime/libfaketimeMT.so.1": "faketime"}
 """The packages of other files, by glob pattern."""
-
-ESSENTIAL: Final = frozenset(
-    (
-        *("bash", "cat", "dpkg-deb", "env", "mount", "nsenter", "prlimit", "setpriv", "sh", "sync"),
-        *("tar", "taskset", "touch", "umount", "unshare"),
-    )
-)
-"""Programs that every Debian has."""
 
 
 def program(name: str) -> str:
