@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from fibcore.stores import sqlite_file
+from fibcore.stores import opener_of
 from tests.support.servers import Answer, Client, ServerProcess, listening_socket
 
 IMPLEMENTATIONS: Final = {"protocol": "web", "application": "tests.support.stock"}
@@ -31,7 +31,7 @@ def serving(
 ) -> Iterator[Client]:
     """Run a server with a new database at ``start``, or another ``command``."""
     database = folder / "fibcore.db"
-    sqlite_file.create(database, start)
+    opener_of(f"sqlite:{database}", "", "full", 10_000).create(start)
     run = (sys.executable, "-m", IMPLEMENTATIONS[implementation])
     with (
         listening_socket() as listener,

@@ -5,6 +5,7 @@ whose answers test_protocol compares, at several indexes, and for each shared st
 behind a load balancer, where each connection reaches another node.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple
@@ -67,6 +68,19 @@ def url(
 @pytest.fixture
 def client(url: str) -> Client:
     return Client(url)
+
+
+@pytest.fixture
+def methods(client: Client) -> dict[str, set[str]]:
+    """Each path of the served document, with its methods; a preflight's aside."""
+    paths = json.loads(client.get("/openapi.json").body)["paths"]
+    return {path: {each.upper() for each in paths[path]} - {"OPTIONS"} for path in paths}
+
+
+@pytest.fixture
+def no_step_paths(methods: dict[str, set[str]]) -> list[str]:
+    """An example of each path, but for that which steps."""
+    return [path.replace("{index}", "7") for path in methods if path != "/next"]
 
 
 NoStep = Callable[[], AbstractContextManager[int]]
