@@ -39,14 +39,6 @@ def until_ended(*pids: int) -> None:
     until(lambda: not any(map(is_alive, pids)), f"processes {pids} have ended")
 
 
-async def until_idle() -> None:
-    """Run the event loop until nothing is ready."""
-    loop = asyncio.get_running_loop()
-    await asyncio.sleep(0)
-    while loop._ready:  # type: ignore[attr-defined]
-        await asyncio.sleep(0)
-
-
 def is_alive(pid: int) -> bool:
     """Whether a process exists and is not a zombie."""
     return not states(pid) <= {"Z", "X"}
