@@ -95,21 +95,21 @@ def test_a_step_that_waits_has_no_deadline(tmp_path: Path) -> None:
 
 def test_a_client_that_reads_nothing_of_its_answer_is_closed(tmp_path: Path) -> None:
     """A client that reads some of it gets more time."""
-    with limited(tmp_path, index=LONG, SEND_TIMEOUT="2") as served:
+    with limited(tmp_path, index=LONG, SEND_TIMEOUT="6") as served:
         begun = time.monotonic()
         none, some = (served.connect(READ * 10, room=4096) for _ in range(2))
         served.settle()
         while served.held > 1:
             assert some.recv(65536)
             time.sleep(0.1)  # slowly
-        assert 1.4 < time.monotonic() - begun < 2 + SLACK
+        assert 5.4 < time.monotonic() - begun < 6 + SLACK
         assert len(read_all(some)) > 9_000_000
         assert len(read_all(none)) < 5_000_000
 
 
 def test_pauses_of_the_server_do_not_count_against_clients(tmp_path: Path) -> None:
     """A server is paused (with its machine, or by Ctrl-Z) while its clients continue."""
-    timeouts = {"RECEIVE_TIMEOUT": "2", "SEND_TIMEOUT": "2"}
+    timeouts = {"RECEIVE_TIMEOUT": "6", "SEND_TIMEOUT": "6"}
     with limited(tmp_path, index=LONG, **timeouts) as served:
         half, silent, reader = (
             served.connect(HALF.replace(b"next", b"health")),
@@ -119,7 +119,7 @@ def test_pauses_of_the_server_do_not_count_against_clients(tmp_path: Path) -> No
         served.settle()
         served.process.signal(signal.SIGSTOP)
         begun = time.monotonic()
-        until(lambda: time.monotonic() - begun > 4, "both deadlines have passed")
+        until(lambda: time.monotonic() - begun > 8, "both deadlines have passed")
         # It runs its timers before it reads what has arrived.
         half.sendall(b"\r\n")
         silent.sendall(READ.replace(b"current", b"health"))
