@@ -1,166 +1,117 @@
-"""The ``fibcore`` command with shared stores, and between them and files."""
+"""The command with shared stores, and between them and files."""
 
 import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from fibcore.appliance.settings import Settings, gather, home
-from fibcore.stores import Description, sqlite_file
-from fibcore.stores.engine import EngineOpener, EngineStore
-from fibcore.stores.sqlite import SqliteStore
 from tests.command.conftest import Fibcore, rows
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
-from tests.support.ports import free_port
+from tests.support.servers import ServerProcess, listening_socket
 
-pytestmark = pytest.mark.usefixtures("patient", "opener")
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("sequence")]
 
 
 @pytest.fixture
-def opener(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> EngineOpener:
-    """A configured sequence that does not exist."""
+def sequence(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The configured sequence, which does not exist."""
+    name = f"test-{uuid.uuid4()}"
     monkeypatch.setenv("FIB_STORE", engine.url)
-    monkeypatch.setenv("FIB_SEQUENCE", f"test-{uuid.uuid4()}")
-    opener = Settings.of(gather(folder=home())).opener()
-    assert isinstance(opener, EngineOpener)
-    return opener
+    monkeypatch.setenv("FIB_SEQUENCE", name)
+    return name
 
 
-@pytest.fixture
-def store(opener: EngineOpener) -> Iterator[EngineStore]:
-    """The same, created, at index 100."""
-    opener.create(100)
-    with closing(opener.open()) as store:
-        yield store
+def index_of(fibcore: Fibcore, *arguments: object) -> int:
+    """The index that the command shows."""
+    return int(json.loads(fibcore("show", "--json", *arguments)[1])["index"])
 
 
-def test_init_creates_a_sequence_once(fibcore: Fibcore, opener: EngineOpener) -> None:
-    status, _, complaint = fibcore("show")
+def test_init_creates_a_sequence_once(fibcore: Fibcore, sequence: str) -> None:
+    status, _, problem = fibcore("show")
     assert status == os.EX_NOINPUT
-    assert complaint.endswith("fibcore init.\n")
+    assert f"There is no sequence {sequence} in " in problem
+    assert problem.endswith("fibcore init.\n")
     status, output, _ = fibcore("init")
     assert (status, "has been created, at index 0" in output) == (0, True)
-    with closing(opener.open()) as store:
-        assert store.advance(3) == 3
+    assert fibcore("set-index", 3)[0] == 0
     status, output, _ = fibcore("init")
     assert (status, "is at index 3 already" in output) == (0, True)
 
 
-def test_init_creates_a_file_too(
-    fibcore: Fibcore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("FIB_SEQUENCE")
-    monkeypatch.setenv("FIB_STORE", f"sqlite:{tmp_path}/new/fibcore.db")
-    assert fibcore("init")[0] == 0
-    assert sqlite_file.verify_file(tmp_path / "new" / "fibcore.db") == 0
-    assert "already" in fibcore("init")[1]
-
-
-def test_show_and_verify_print_the_index_and_the_durability(
-    fibcore: Fibcore, store: EngineStore
-) -> None:
-    store.advance(20)
-    status, output, complaint = fibcore("show")
-    assert (status, complaint) == (0, "")
+def test_show_and_verify_print_the_index_and_the_durability(fibcore: Fibcore) -> None:
+    fibcore("set-index", 120)
+    status, output, problem = fibcore("show")
+    assert (status, problem) == (0, "")
     shown = rows(output)
-    assert shown["store"] == store.where
     assert shown["index"] == "120"
     assert shown["number"].startswith("5358359254990966640871840 (25 digits)"[:20])
     assert "durability" in shown
     assert fibcore("show", "--digits")[1] == "5358359254990966640871840\n"
     assert rows(fibcore("verify")[1])["sequence"] == "good, at index 120"
     for command in ("show", "verify"):
-        told = json.loads(fibcore(command, "--json")[1])
-        assert (told["store"], told["index"]) == (store.where, "120")
-        assert bool(told["warnings"]) == bool(store.warnings)
+        facts = json.loads(fibcore(command, "--json")[1])
+        assert (facts["store"], facts["index"]) == (shown["store"], "120")
 
 
-def test_nodes_continue_from_an_index_set_beside_them(fibcore: Fibcore, store: EngineStore) -> None:
-    status, output, _ = fibcore("set-index", 5_000)
-    assert (status, "is at index 5000; previously at 100" in output) == (0, True)
-    assert store.advance(1) == 5_001
-    status, _, complaint = fibcore("set-index", 10)
-    assert (status, "add --lower" in complaint) == (1, True)
-    assert store.read() == 5_001
-    status, _, complaint = fibcore("set-index", "--lower", 10)
-    assert status == 1
-    assert "Each running node exits with status 65" in complaint
-    name = os.environ["FIB_SEQUENCE"]
-    assert f"If this is intended, add --name {name}." in complaint
-    assert fibcore("set-index", "--lower", "--name", "other", 10)[0] == 1
-    assert fibcore("set-index", "--lower", "--name", name, 10)[0] == 0
-    assert store.read() == 10
+def test_a_node_continues_from_an_index_set_beside_it(
+    fibcore: Fibcore, sequence: str, engine: Engine, tmp_path: Path
+) -> None:
+    """It exits when a person has lowered the index, for which the name is asked."""
+    fibcore("set-index", 100)
+    settings = {"FIB_SEQUENCE": sequence}
+    with (
+        listening_socket() as listener,
+        ServerProcess(engine.url, listener, settings, logs=tmp_path) as node,
+    ):
+        assert node.wait_until_it_serves().client.get("/next").index == 101
+        status, output, _ = fibcore("set-index", 5_000)
+        assert (status, "is at index 5000; previously at 101" in output) == (0, True)
+        assert node.client.get("/next").index == 5_001
+        status, _, problem = fibcore("set-index", 10)
+        assert (status, "add --lower" in problem) == (1, True)
+        status, _, problem = fibcore("set-index", "--lower", 10)
+        assert status == 1
+        assert "Each running node exits with status 65" in problem
+        assert f"If this is intended, add --name {sequence}." in problem
+        assert fibcore("set-index", "--lower", "--name", "other", 10)[0] == 1
+        assert node.client.get("/next").index == 5_002
+        assert fibcore("set-index", "--lower", "--name", sequence, 10)[0] == 0
+        assert node.wait() == os.EX_DATAERR
+    assert index_of(fibcore) == 10
 
 
 def test_a_copy_is_a_file_that_restores_a_lost_sequence(
-    fibcore: Fibcore, store: EngineStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fibcore: Fibcore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "copy.db"
-    status, output, _ = fibcore("backup", copy)
-    assert (status, output) == (0, f"{copy}: a verified copy at index 100\n")
-    store.advance(5)
+    fibcore("set-index", 100)
+    assert fibcore("backup", copy) == (0, f"{copy}: a verified copy at index 100\n", "")
+    fibcore("set-index", 105)
     assert fibcore("backup", copy)[0] == 0
-    assert sqlite_file.verify_file(copy) == 105
-    status, _, complaint = fibcore("restore", copy)
-    assert (status, complaint) == (0, "")
-    store.advance(1)
+    assert index_of(fibcore, "--database", copy) == 105
+    fibcore("set-index", 106)
     assert fibcore("restore", copy)[0] == 1
     monkeypatch.setenv("FIB_SEQUENCE", f"test-{uuid.uuid4()}")
     assert fibcore("restore", copy)[0] == 0
-    assert rows(fibcore("show")[1])["index"] == "105"
+    assert index_of(fibcore) == 105
 
 
 def test_a_sequence_moves_from_a_file_into_an_engine_and_back(
-    fibcore: Fibcore, opener: EngineOpener, engine: Engine, tmp_path: Path
+    fibcore: Fibcore, engine: Engine, tmp_path: Path
 ) -> None:
     there, back = tmp_path / "there.db", tmp_path / "back.db"
-    with closing(SqliteStore(there)) as file:
-        file.commit(77)
-    status, output, complaint = fibcore("copy", f"sqlite:{there}", engine.url)
-    assert (status, complaint) == (0, "")
+    fibcore("set-index", 77, "--database", there)
+    status, output, problem = fibcore("copy", f"sqlite:{there}", engine.url)
+    assert (status, problem) == (0, "")
     assert "is at index 77" in output
-    with closing(opener.open()) as store:
-        assert store.advance(1) == 78
+    assert fibcore("set-index", 78)[0] == 0
     assert fibcore("copy", engine.url, f"sqlite:{back}")[0] == 0
-    assert sqlite_file.verify_file(back) == 78
-    status, _, complaint = fibcore("copy", f"sqlite:{there}", engine.url)
-    assert (status, "has reached index 78" in complaint) == (1, True)
-
-
-def test_a_served_file_is_not_moved(
-    fibcore: Fibcore, opener: EngineOpener, engine: Engine, tmp_path: Path
-) -> None:
-    served = Settings.from_environ({"FIB_STORE": f"sqlite:{tmp_path}/served.db"}).opener()
-    served.stand_by(lambda _: None)
-    with closing(served.open()):
-        status, _, complaint = fibcore("copy", f"sqlite:{tmp_path}/served.db", engine.url)
-        assert (status, "Stop the server" in complaint) == (os.EX_TEMPFAIL, True)
-    assert opener.create(0) is None
-
-
-def test_steps_during_a_copy_are_noticed(
-    fibcore: Fibcore,
-    store: EngineStore,
-    engine: Engine,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    describe = EngineOpener.describe
-
-    def describe_and_step(self: EngineOpener) -> Description:
-        try:
-            return describe(self)
-        finally:
-            store.advance(1)
-
-    monkeypatch.setattr(EngineOpener, "describe", describe_and_step)
-    status, _, complaint = fibcore("copy", engine.url, f"sqlite:{tmp_path}/copy.db")
-    assert (status, "a server still steps it" in complaint) == (1, True)
+    assert index_of(fibcore, "--database", back) == 78
+    status, _, problem = fibcore("copy", f"sqlite:{there}", engine.url)
+    assert (status, "has reached index 78" in problem) == (1, True)
 
 
 def writes(engine: Engine) -> str:
@@ -175,20 +126,11 @@ def writes(engine: Engine) -> str:
     return str(status[0]["Status"]["header"]["revision"])
 
 
-def test_commands_that_read_do_not_write(
-    fibcore: Fibcore,
-    opener: EngineOpener,
-    engine: Engine,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # The default port may be in use, which ``check`` would report.
-    monkeypatch.setenv("FIB_PORT", str(free_port()))
-    opener.create(5)
+def test_commands_that_read_do_not_write(fibcore: Fibcore, engine: Engine, tmp_path: Path) -> None:
+    fibcore("set-index", 5)
     before = writes(engine)
     for command in (("show",), ("verify",), ("check",), ("backup", tmp_path / "copy.db")):
         assert fibcore(*command)[0] == 0
     assert writes(engine) == before
-    # The control: a server's record is a write.
-    with closing(opener.open()):
-        assert writes(engine) != before
+    fibcore("set-index", 6)
+    assert writes(engine) != before
