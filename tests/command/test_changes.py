@@ -89,9 +89,8 @@ def test_an_older_backup_is_restored_only_with_lower(
     assert fibcore("restore", "--lower", file) == (0, lowered, "")
 
 
-def test_an_invalid_or_missing_copy_is_not_restored(
-    database: Path, fibcore: Fibcore, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("database")
+def test_an_invalid_or_missing_copy_is_not_restored(fibcore: Fibcore, tmp_path: Path) -> None:
     """tests/stores covers every kind of invalid copy."""
     fibcore("set-index", 5)
     file = tmp_path / "backup.db"

@@ -1,23 +1,19 @@
-"""``make run``: its messages, and the instance that it starts."""
+"""``make run`` and ``make restart``: their checks and messages, and the instance that they run."""
 
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from fibcore import Client
-from fibcore.client import LargestIndexError
-from fibcore.stores.lock import server_of
-from fibcore.stores.sqlite import SqliteStore
-from supervise.control import CONTROL, connected
-from supervise.restart import servers
-from supervise.run import MAX_SOCKET_PATH
+from fibcore import problems
+from tests.supervise.clients import Clients
 from tests.support import requires
 from tests.support.checkout import (
     checkout,
@@ -29,11 +25,14 @@ from tests.support.checkout import (
     running,
     said,
 )
-from tests.support.load import Load
 from tests.support.ports import free_port
+from tests.support.servers import Client, ServerProcess
+from tests.support.supervised import ROOT
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.processes
+
+FIBCORE: Final = f"{sys.prefix}/bin/fibcore"
 
 
 @pytest.fixture
@@ -41,21 +40,96 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkout(tmp_path_factory.mktemp("run"))
 
 
-def step(port: int) -> int:
-    """Return the index after it."""
-    with Client(f"http://127.0.0.1:{port}") as client:
-        return client.next().index
+def rejected(home: Path, status: int, **settings: str) -> str:
+    """The only line that ``make run`` prints, which starts nothing."""
+    done = run(home, **{"FIB_PORT": str(free_port()), **settings})
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (status, "", 1)
+    assert done.stderr.startswith("fibcore: ")
+    return done.stderr.removeprefix("fibcore: ")
 
 
-def test_a_command_rejects_a_store_other_than_that_of_its_server(
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("FIB_PORT", "0", "FIB_PORT is '0'; it must be a whole number from 1 to 65535."),
+        ("FIB_HOST", "no.such.host.invalid", "FIB_HOST=no.such.host.invalid can't be resolved: "),
+        ("FIB_HOST", "::", "FIB_HOST is ::, an IPv6 address"),
+        ("FIB_HOST", "192.0.2.1", "FIB_HOST=192.0.2.1 is not an address of this machine"),
+        ("FIB_STORE", "mysql://host/x", "FIB_STORE is 'mysql://host/x'; it must be sqlite:"),
+        ("FIB_SYNCRONOUS", "off", "FIB_SYNCRONOUS is not a setting"),
+    ],
+)
+def test_make_run_reports_an_invalid_setting(home: Path, name: str, value: str, words: str) -> None:
+    line = rejected(home, os.EX_CONFIG, **{name: value})
+    assert line.startswith(words)
+    assert re.search("Nothing has been started or changed|database is untouched", line)
+    assert not (home / "var").exists()
+
+
+def test_make_run_reports_what_is_in_its_way(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        line = rejected(home, os.EX_CONFIG, FIB_PORT=str(port))
+        assert f"FIB_PORT={port} at 127.0.0.1 is in use by another program" in line
+    home.joinpath("file").touch()
+    line = rejected(home, os.EX_CANTCREAT, FIB_STATE="file/fibcore.db")
+    assert f"{home}/file/fibcore.db can't be used: {home}/file is not a folder" in line
+    with ServerProcess(home / "fibcore.db", settings={"FIB_PORT": str(free_port())}) as server:
+        server.wait_until_it_serves()
+        line = rejected(home, os.EX_TEMPFAIL, FIB_STATE="fibcore.db")
+        assert f"is already served by process {server.pid}" in line
+    log = home / "var" / "log" / "web_1.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.symlink_to("missing/file")
+    assert rejected(home, os.EX_CANTCREAT).startswith(f"{log} can't be used: ")
+    home.joinpath("fibcore.conf").write_text("FIB_PORT 9000\n")
+    assert "line 1 is not FIB_NAME=value" in rejected(home, os.EX_CONFIG)
+
+
+@pytest.mark.parametrize("name", ["50%", "x" * 200], ids=["percent sign", "long name"])
+def test_make_run_reports_a_folder_unusable_for_supervisord(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    line = rejected(checkout(folder), os.EX_CANTCREAT)
+    assert f"supervisord can't run in the folder {folder}" in line
+    assert not (folder / "var").exists()
+
+
+def test_the_command_in_the_message_repairs_a_truncated_database(home: Path) -> None:
+    database = home / "var" / "fibcore.db"
+    for arguments in (["init"], ["set-index", "3"]):
+        assert ended(home, FIBCORE, *arguments).returncode == 0
+    os.truncate(database, database.stat().st_size // 2)
+    line = rejected(home, os.EX_DATAERR)
+    way_out = re.search(r"with no step lost: (.*fibcore set-index 3)\.", line)
+    assert way_out, line
+    assert ended(home, "sh", "-c", way_out[1]).returncode == 0
+    assert "index            3\n" in command(home, "fibcore", "show")
+
+
+def test_systemd_does_not_retry_a_start_that_needs_an_operator() -> None:
+    """Every status of ``make run`` for a permanent problem, such as a missing sequence."""
+    unit = ROOT.joinpath("deploy", "debian", "fibcore.service").read_text()
+    prevented = re.search(r"(?m)^RestartPreventExitStatus=(.*)$", unit)
+    assert prevented is not None
+    kinds: list[type[problems.Problem]] = [
+        *(problems.SettingsError, problems.StoreSettingError, problems.CantListenError),
+        *(problems.DatabaseInvalidError, problems.NoRightError, problems.IndexPastLimitError),
+    ]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert {each.status for each in kinds} <= set(map(int, prevented[1].split()))
+
+
+def test_commands_in_the_folder_reject_another_store_than_that_of_the_server(
     home: Path, tmp_path: Path
 ) -> None:
     database = tmp_path / "data" / "fib.db"
     with running(home, FIB_STATE=str(database)) as port:
-        step(port)
+        assert Client(f"http://127.0.0.1:{port}").get("/next").index == 1
         served = f"a server of this folder, uses the store {database}, but this command would use"
         for asked in (["show"], ["set-index", "5"]):
-            refused = ended(home, f"{sys.prefix}/bin/fibcore", *asked)
+            refused = ended(home, FIBCORE, *asked)
             assert (refused.returncode, refused.stdout) == (os.EX_CONFIG, "")
             assert served in refused.stderr
             assert f"{home}/var/fibcore.db (FIB_STORE: default). Nothing has" in refused.stderr
@@ -65,19 +139,12 @@ def test_a_command_rejects_a_store_other_than_that_of_its_server(
         assert f"127.0.0.1:{port}, process" in command(home, "fibcore", "status")
         assert "web:web_0" in command(home, "supervisorctl", "status")
         assert f"{database} is a new database, at index 0\n" in said(home)
-        assert f"serving from index 0; synchronous=full, integers=exact, {database}\n" in said(home)
         until(lambda: f"listening at http://127.0.0.1:{port}\n" in said(home), "it says where")
         assert "CRIT" not in said(home)
-
         again = run(home, FIB_PORT=str(free_port()))
         assert again.returncode == os.EX_TEMPFAIL
-        assert "The appliance of this folder is already running: its supervisord is process" in (
-            again.stderr
-        )
-    assert (
-        f"no database {home}/var/fibcore.db"
-        in ended(home, f"{sys.prefix}/bin/fibcore", "show").stderr
-    )
+        running_here = "The appliance of this folder is already running: its supervisord is process"
+        assert running_here in again.stderr
 
 
 def test_ctrl_c_shows_the_last_lines_of_the_log(home: Path) -> None:
@@ -86,37 +153,32 @@ def test_ctrl_c_shows_the_last_lines_of_the_log(home: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "supervise.run"],
             cwd=home,
-            env=environment({"FIB_PORT": str(free_port())}),
+            env=environment({"FIB_PORT": str(free_port()), "FIB_LOG_FORMAT": "json"}),
             stdout=terminal,
-            stderr=terminal,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
     try:
-        until(lambda: "serving from" in said(home) or process.poll() is not None, "it serves")
+        until(lambda: "serving" in said(home) or process.poll() is not None, "it serves")
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(PATIENCE) == 0
+        _, told = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0
     finally:
         process.kill()
-        process.wait()
-    assert "stopped at index 0\n" in said(home)
+    # Standard output has only the log: FIB_LOG_FORMAT=json make run | jq works.
+    assert b"Ctrl-C stops it" in told
+    assert "stopped" in [json.loads(line)["event"] for line in said(home).splitlines()]
 
 
-def test_a_folder_may_have_any_name(
+def test_a_folder_may_have_an_odd_name_and_is_not_cleaned_while_it_serves(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Odd characters and the greatest length; the build of a running server is not cleaned up."""
-    parent = tmp_path_factory.mktemp("run")
-    longest = MAX_SOCKET_PATH - len(os.fsencode(CONTROL)) - 1
-    folder = parent / "it's; #1".ljust(longest - len(os.fsencode(parent)) - 1, "x")
+    folder = tmp_path_factory.mktemp("run") / "it's; #1"
     folder.mkdir()
     home = checkout(folder)
-    conf = home / "fibcore.conf"
-    conf.write_text(conf.read_text().replace("#FIB_MAX_INDEX=", "FIB_MAX_INDEX=1"))
     make = requires.program("make")
     with running(home) as port:
-        step(port)
-        with pytest.raises(LargestIndexError, match="FIB_MAX_INDEX"):
-            step(port)
+        assert Client(f"http://127.0.0.1:{port}").get("/next").index == 1
         done = ended(home, make, "clean")
         assert done.returncode != 0
         assert "Nothing has been removed. Stop it first: .venv/bin/supervisorctl" in done.stderr
@@ -124,24 +186,6 @@ def test_a_folder_may_have_any_name(
     assert ended(home, make, "clean").returncode == 0
     assert not home.joinpath(".venv").exists()
     assert home.joinpath("var", "fibcore.db").exists()
-
-
-@pytest.mark.parametrize("made", [("python",), ("python", "pip")], ids=["without pip", "finished"])
-def test_an_unfinished_environment_is_built_again(home: Path, made: tuple[str, ...]) -> None:
-    """As after an interrupt, or on a full disk: it has a Python, but nothing can be installed."""
-    home.joinpath(".venv").unlink()
-    sources = ("pyproject.toml", "setup.py", "requirements/run.txt")
-    compiled = ("fibcore/idempotency_key", "web/http/answers", "web/http/heads", "web/http/parser")
-    for name in (
-        *sources,
-        *(f"{each}{suffix}" for each in compiled for suffix in (".py", ".pxd")),
-        *(f".venv/bin/{each}" for each in made),
-    ):
-        home.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
-        home.joinpath(name).touch()
-    planned = ended(home, requires.program("make"), "--dry-run", ".venv/.run")
-    assert (planned.returncode, planned.stderr) == (0, "")
-    assert ("-m venv .venv" in planned.stdout) == ("pip" not in made)
 
 
 def test_an_environment_that_cannot_be_built_is_removed(home: Path, tmp_path: Path) -> None:
@@ -161,99 +205,17 @@ mkdir -p "$3/bin" && touch "$3/bin/pip" && exit 1
     assert not home.joinpath(".venv").exists()
 
 
-def test_the_command_in_the_message_repairs_a_truncated_database(home: Path) -> None:
-    database = home / "var" / "fibcore.db"
-    database.parent.mkdir()
-    with closing(SqliteStore(database)) as store:
-        store.advance(3)
-    os.truncate(database, database.stat().st_size // 2)
-    done = run(home, FIB_PORT=str(free_port()))
-    assert done.returncode == os.EX_DATAERR
-    way_out = re.search(r"with no step lost: (.*fibcore set-index 3)\.", done.stderr)
-    assert way_out, done.stderr
-    subprocess.run(
-        ["sh", "-c", way_out[1]], cwd=home, env=environment({}), timeout=PATIENCE, check=True
-    )
-    with closing(SqliteStore(database)) as store:
-        assert store.advance(1) == 4
-
-
-def test_processes_are_restarted_one_after_the_other(home: Path) -> None:
+def test_make_restart_refuses_no_connection(home: Path) -> None:
     """If nothing runs, that is reported."""
     with running(home) as port:
-        with Load(port) as load:
-            load.wait_for_steps(50)
+        with Clients(Client(f"http://127.0.0.1:{port}")) as clients:
+            clients.wait_for_steps()
             done = restart(home)
-            load.wait_for_steps(50)
-        with Client(f"http://127.0.0.1:{port}") as client:
-            load.check(first=0, last=client.current().index)
-        assert (load.refused, load.errors.total()) == (0, 0)
+            clients.wait_for_steps()
+        clients.check()
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.count(" restarted") == 4
-        until(lambda: said(home).count("serving from") == 2, "the standby has taken over")
-        assert "taking over" in said(home)
-        # Removing the socket ends no process.
-        (home / CONTROL).unlink()
-        done = restart(home)
-        assert done.returncode == os.EX_TEMPFAIL
-        assert f"If {CONTROL} was removed" in done.stderr
-        assert "make run runs here" in ended(home, requires.program("make"), "clean").stderr
-        assert home.joinpath(".venv").exists()
-        pid = re.search(r"kill (\d+) stops supervisord", done.stderr)
-        assert pid is not None
-        assert f"supervisord is process {pid[1]}" in run(home).stderr
-        assert b"supervisord" in Path(f"/proc/{pid[1]}/cmdline").read_bytes()
+        assert not clients.unanswered
+        until(lambda: said(home).count("serving from") >= 2, "the standby has taken over")
     done = restart(home)
-    assert done.returncode == os.EX_TEMPFAIL
+    assert done.returncode != 0
     assert "No server that this user may restart runs in this folder." in done.stderr
-
-
-def test_an_interrupted_restart_leaves_no_process_stopped(home: Path) -> None:
-    """It is interrupted while the frozen standby has not exited."""
-    with running(home) as port:
-        step(port)
-        with connected(home) as supervisord:
-            until(lambda: len(servers(supervisord)) == 2, "both run")
-            server = server_of(home / "var" / "fibcore.db")
-            ((name, standby),) = (
-                each for each in servers(supervisord).items() if each[1] != server
-            )
-            os.kill(standby, signal.SIGSTOP)
-            with subprocess.Popen(
-                [sys.executable, "-m", "supervise.restart"],
-                cwd=home,
-                env=environment({}),
-                stderr=subprocess.PIPE,
-            ) as process:
-                until(lambda: not lives(standby) or ends(standby), "it has been told to end")
-                process.send_signal(signal.SIGINT)
-                complaint = process.communicate(timeout=PATIENCE)[1]
-            until(lambda: servers(supervisord).get(name, standby) != standby, "another stands by")
-    assert complaint == b""
-
-
-def lives(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
-
-
-def ends(pid: int) -> bool:
-    """Whether a frozen process has a SIGTERM pending."""
-    pending = re.search(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
-    return pending is not None and bool(int(pending[1], 16) >> (signal.SIGTERM - 1) & 1)
-
-
-def test_make_run_prints_only_the_json_log(home: Path) -> None:
-    """So that ``FIB_LOG_FORMAT=json make run | jq`` works."""
-    settings = environment({"FIB_PORT": str(free_port()), "FIB_LOG_FORMAT": "json"})
-    run = [sys.executable, "-m", "supervise.run"]
-    with subprocess.Popen(
-        run, cwd=home, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        try:
-            assert process.stdout is not None
-            events = (json.loads(line)["event"] for line in process.stdout)
-            assert "listening" in events
-        finally:
-            process.send_signal(signal.SIGINT)
-            assert process.stderr is not None
-            assert b"Ctrl-C stops it" in process.stderr.read()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tests.support import requires
 from tests.support.ports import free_port
 from tests.support.supervised import ROOT
 from tests.support.waiting import PATIENCE, until
@@ -84,8 +85,8 @@ def ended(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def restart(home: Path) -> subprocess.CompletedProcess[str]:
-    """Run ``make restart`` in the folder."""
-    return ended(home, sys.executable, "-m", "supervise.restart")
+    """Run ``make restart`` in the folder, whose environment is not renewed."""
+    return ended(home, requires.program("make"), "--old-file=.venv/.run", "restart")
 
 
 def command(home: Path, name: str, *arguments: str) -> str:

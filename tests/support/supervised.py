@@ -24,8 +24,6 @@ from xmlrpc.client import ServerProxy
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from fibcore.stores.files import lock_path
-from fibcore.stores.lock import waiting_for
 from tests.support.ports import free_port
 from tests.support.servers import HOST, Client
 from tests.support.waiting import PATIENCE, Log, until
@@ -33,6 +31,8 @@ from tests.support.waiting import PATIENCE, Log, until
 ROOT: Final = Path(__file__).parents[2]
 
 EXTENSION: Final = re.compile(r"^\[rpcinterface:fibcore\]\n.*\n", re.MULTILINE)
+
+LOCKS: Final = Path("/proc/locks")
 
 STOP_SECONDS: Final = 30.0
 """supervisord kills a process that has not ended 10 seconds after a stop."""
@@ -87,6 +87,10 @@ class Supervised:
             f'exec {shlex.quote(sys.executable)} "$@"\n'
         )
         python.chmod(0o755)
+
+    def set(self, name: str, value: str) -> None:
+        """Set an environment variable for the next start."""
+        self._settings[name] = value
 
     def take_away_the_extension(self) -> None:
         """Start supervisord without our extension from now on, for controls."""
@@ -188,7 +192,7 @@ class Supervised:
     def server(self) -> int:
         """The process id of the server. Waits until there is one."""
         self.get("/health")
-        return int(lock_path(self.database).read_text())
+        return int(Path(f"{self.database}.lock").read_text())
 
     @property
     def standby(self) -> int:
@@ -202,13 +206,13 @@ class Supervised:
 
         def stands_by() -> bool:
             # A killed process exists for some time, but no longer waits for the lock.
-            waiting = waiting_for(self.database) or ()
+            waiting = re.findall(r"-> FLOCK +ADVISORY +WRITE (\d+) ", LOCKS.read_text())
             found[:] = [
                 process.pid
                 for name, process in self.processes().items()
                 if name.startswith("web:")
                 and process.pid not in (0, server, before)
-                and process.pid in waiting
+                and str(process.pid) in waiting
                 and f"{process.pid} INFO standing by" in self.log(name[4:]).text
             ]
             return len(found) == 1
