@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pytest
 
-from fibcore.command import cli
+from fibcore.command.cli import main
 from tests.support.ports import free_port
 from tests.support.servers import ServerProcess, listening_socket
 
@@ -41,7 +41,7 @@ def fibcore(capsys: pytest.CaptureFixture[str]) -> Fibcore:
     def run(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
         try:
-            status = cli.main([str(each) for each in arguments])
+            status = main([str(each) for each in arguments])
         except SystemExit as ended:
             status = int(ended.code or 0)
         return status, *capsys.readouterr()

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 import pytest
 
-from fibcore.command import cli
+from fibcore.command.cli import main
 from tests.support.invalid_databases import change
 from tests.support.raw_clients import serving
 from tests.support.servers import ServerProcess
@@ -43,14 +43,14 @@ def copied(database: Path, capsys: pytest.CaptureFixture[str]) -> Copied:
         if not copy.exists():
             return None
         capsys.readouterr()
-        assert cli.main(["verify", "--json", "--database", str(copy)]) == 0
+        assert main(["verify", "--json", "--database", str(copy)]) == 0
         return int(json.loads(capsys.readouterr().out)["index"])
 
     return index
 
 
 def put(database: Path, index: int) -> None:
-    assert cli.main(["set-index", str(index), "--lower", "--database", str(database)]) == 0
+    assert main(["set-index", str(index), "--lower", "--database", str(database)]) == 0
 
 
 def wait_for_rounds(backup: ServerProcess) -> None:
