@@ -178,7 +178,7 @@ def test_the_backup_copy_follows_the_database_and_is_verified(appliance: Supervi
 
     for _ in range(2):
         index = appliance.client.get("/next").index
-        until(lambda: facts() == {"good": True, "index": str(index)}, "it follows", 15)  # noqa: B023
+        until(lambda: facts() == {"good": True, "index": str(index)}, "it follows", 60)  # noqa: B023
     assert copy.stat().st_mode & 0o777 == 0o600
     assert f"index            {index}\n" in fibcore(appliance, "show")
 
