@@ -9,9 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fibcore.doubling import AT_ONCE, PIECE, pair
+from fibcore import Sequence
 
 LONG = 3_000_000
+
+AT_ONCE = 16
+"""Bits of an index up to which a number is computed in one call."""
+
+PIECE = 2**14
+"""Digits of a longer one that are made at a time."""
+
+
+def pair(index: int) -> tuple[bytes, bytes]:
+    """The digits of F(index) and F(index - 1) as a sequence has them that starts there."""
+    snapshot = Sequence(index).snapshot
+    return snapshot.current, snapshot.previous
 
 
 def by_gmpy2(index: int) -> tuple[bytes, bytes]:

@@ -6,7 +6,9 @@ from hashlib import blake2b
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fibcore.idempotency_key import FORM, Key, key_of
+from fibcore.stores import Key, key_of
+
+FORM = '"(0|[1-9][0-9]{0,18}):[A-Za-z0-9_-]{16,64}"'
 
 KEY = b'"12:abcdefghijklmnop"'
 
