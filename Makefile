@@ -128,11 +128,9 @@ format: $(VENV)/.lint  ## format the code
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 lock:  ## renew the locked versions in requirements/ (needs uv)
-	$(LOCK) --upgrade --extra build --extra test --extra bench pyproject.toml -o requirements/bench.txt
-	$(LOCK) --extra build --extra test -c requirements/bench.txt pyproject.toml -o requirements/test.txt
-	$(LOCK) --extra build -c requirements/bench.txt pyproject.toml -o requirements/run.txt
-	$(LOCK) --upgrade --extra build --extra test --extra lint -c requirements/bench.txt pyproject.toml -o requirements/lint.txt
-	$(LOCK) --extra build --extra postgresql --extra redis -c requirements/bench.txt pyproject.toml -o requirements/stores.txt
+	$(LOCK) --upgrade --extra build --extra test pyproject.toml -o requirements/test.txt
+	$(LOCK) --extra build -c requirements/test.txt pyproject.toml -o requirements/run.txt
+	$(LOCK) --extra build --extra postgresql --extra redis -c requirements/test.txt pyproject.toml -o requirements/stores.txt
 
 clean:  ## remove what was built; var/ stays. Changes nothing while make run runs here
 	@! $(BIN)/python -c 'import pathlib, sys; from supervise.control import supervisord_of; \
@@ -150,6 +148,12 @@ $(VENV)/.%: requirements/%.txt $(SOURCES) | $(BIN)/pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation --editable .
 	@mv $@.began $@
+
+# Tools that nothing of ours imports: in bounded versions, beside the locked packages of the tests.
+$(VENV)/.lint $(VENV)/.bench: $(VENV)/.%: pyproject.toml | $(VENV)/.test
+	@echo "Installing the tools of make $* ..." >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[$*]"
+	@touch $@
 
 # pip is the last file of an environment: one that is not finished has none, and is made again.
 $(BIN)/pip:
