@@ -207,7 +207,7 @@ def test_steps_continue_without_free_descriptors(tmp_path: Path) -> None:
         used = max(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir())
         _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 11, hard))
-        crowd = [served.client.raw() for _ in range(100)]
+        crowd = [served.connect() for _ in range(100)]
         for each in crowd:
             with suppress(ConnectionError):
                 each.sendall(STEP)

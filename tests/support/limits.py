@@ -34,9 +34,18 @@ class Served:
         self.client: Client = server.client
         self._stack = stack
 
-    def connect(self, data: bytes = b"", *, room: int | None = None) -> socket.socket:
-        """Open a connection and send ``data``; with ``room``, little fits the client's kernel."""
-        connection = self._stack.enter_context(self.client.raw(receive_buffer=room))
+    def connect(
+        self, data: bytes = b"", *, room: int | None = None, address: str = ""
+    ) -> socket.socket:
+        """Open a connection and send ``data``.
+
+        Args:
+            data: sent at once.
+            room: the client's receive buffer, where little is to fit.
+            address: of the client.
+        """
+        connection = self.client.raw(receive_buffer=room, address=address)
+        self._stack.enter_context(connection)
         connection.sendall(data)
         return connection
 

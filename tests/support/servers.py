@@ -53,12 +53,17 @@ class Client:
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE)
 
-    def raw(self, *, receive_buffer: int | None = None) -> socket.socket:
-        """Open a connection; a small ``receive_buffer`` blocks the server until data is read."""
+    def raw(self, *, receive_buffer: int | None = None, address: str = "") -> socket.socket:
+        """Open a connection; a small ``receive_buffer`` blocks the server until data is read.
+
+        ``address``: of the client; by default the system chooses.
+        """
         connection = socket.socket()
         connection.settimeout(PATIENCE)
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if address:
+            connection.bind((address, 0))
         connection.connect((self.host, self.port))
         return connection
 
