@@ -51,7 +51,7 @@ coverage: $(VENV)/.test build/coverage/fibcore/_sequence.so  ## make test, and r
 
 # Separate from the usual build: the core with its lines traced, its C file where the report expects
 # it, and only the Python of web/.
-TRACED = $(wildcard tests/core/test_sequence.py tests/core/test_idempotency_key.py tests/http/test_answers.py tests/http/test_known_heads.py tests/http/test_parser.py)
+TRACED = $(wildcard tests/core/test_sequence.py tests/core/test_idempotency_key.py)
 build/coverage/fibcore/_sequence.so: $(SOURCES) | $(VENV)/.test
 	@mkdir -p $(@D) build/coverage/web/http
 	@ln -sfn $(CURDIR)/fibcore/*.py $(CURDIR)/fibcore/appliance $(CURDIR)/fibcore/client \

@@ -1,4 +1,4 @@
-"""``/metrics``, by both implementations, in both formats."""
+"""``/metrics``, in both formats."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import Engines
 from tests.support.engines import Redis
-from tests.support.implementations import IMPLEMENTATIONS, serving
+from tests.support.implementations import serving
 from tests.support.nodes import Nodes
 from tests.support.servers import Client, listening_socket
 from tests.support.waiting import until
@@ -29,10 +29,9 @@ ACCEPT: Final = {
 @pytest.fixture
 def client(
     processes: None,  # noqa: ARG001
-    request: pytest.FixtureRequest,
     tmp_path: Path,
 ) -> Iterator[Client]:
-    with serving(tmp_path, 30_000, getattr(request, "param", "protocol")) as client:
+    with serving(tmp_path, 30_000) as client:
         yield client
 
 
@@ -52,7 +51,6 @@ def values(family: Metric) -> dict[tuple[str, ...], float]:
     }
 
 
-@pytest.mark.parametrize("client", IMPLEMENTATIONS, indirect=True)
 def test_requests_are_counted_by_endpoint_and_status(client: Client) -> None:
     for path in ("/next", "/next", "/current", "/numbers/5", "/numbers/x", "/nowhere", "/health"):
         client.get(path)

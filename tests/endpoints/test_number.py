@@ -1,4 +1,4 @@
-"""``/numbers/{index}``, by both implementations: exact at any index, and harmless to others."""
+"""``/numbers/{index}``: exact at any index, and harmless to others."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from fibcore.numbers.queue import SHORT
 from tests.support.implementations import (
     assert_number,
     assert_problem,
-    by_each_implementation,
+    server_of_the_module,
     serving,
 )
 from tests.support.reference import digits_of, fibonacci_modulo
@@ -19,7 +19,7 @@ from tests.support.servers import Client
 LARGEST: Final = 300_000
 
 
-client = by_each_implementation(7, FIB_MAX_INDEX=str(LARGEST))
+client = server_of_the_module(7, FIB_MAX_INDEX=str(LARGEST))
 
 # The answers
 

@@ -1,4 +1,4 @@
-"""/openapi.json, by both implementations: the document and the table agree."""
+"""/openapi.json: the document and the table agree."""
 
 import json
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from tests.support.cases import every
-from tests.support.implementations import by_each_implementation, serving
+from tests.support.implementations import server_of_the_module, serving
 from tests.support.openapi import (
     DOCUMENT,
     LARGEST,
@@ -136,7 +136,7 @@ def test_prometheus_reads_the_examples_of_its_metrics() -> None:
 # The answers match it
 
 
-client = by_each_implementation(LARGEST - 5, **SETTINGS)
+client = server_of_the_module(LARGEST - 5, **SETTINGS)
 
 
 def test_the_document_is_served(client: Client) -> None:

@@ -20,15 +20,14 @@ from fibcore.appliance.takeover_history import Takeovers, note_ending
 from fibcore.histogram import SECONDS, Histogram
 from fibcore.stores import files, lock, sqlite_file
 from fibcore.stores.lock import WriterLock, waiting_for
-from tests.support.connections import Loop
-from tests.support.corpus import request
+from tests.http.corpus import request
 from tests.support.implementations import serving
 from tests.support.invalid_databases import change
+from tests.support.limits import limited, read_answer
 from tests.support.openapi import assert_matches
 from tests.support.programs import NEVER_OPENS
-from tests.support.raw_clients import read_all
+from tests.support.raw_clients import locked, read_all, say
 from tests.support.reference import digits_of
-from tests.support.served import Service, answer
 from tests.support.servers import Client, ServerProcess, listening_socket
 from tests.support.waiting import until
 from web.endpoints.record import Status
@@ -61,9 +60,9 @@ def test_status_has_the_exact_index_and_the_ends_of_its_number(client: Client) -
     assert (now["first"], now["last"]) == (digits[:60], digits[-60:])
 
 
-def test_it_counts_answers_connections_and_waiting_steps() -> None:
-    with closing(Loop()) as loop:
-        served = Service(loop, max_waiting_steps=2, max_connections=10)
+@pytest.mark.processes
+def test_it_counts_answers_connections_and_waiting_steps(tmp_path: Path) -> None:
+    with limited(tmp_path, MAX_WAITING_STEPS="2", MAX_CONNECTIONS="10") as served:
         for asked in (
             *(request("GET /next"), request("GET /current"), request("GET /previous")),
             *(request("GET /numbers/5"), request("GET /health"), request("GET /nowhere")),
@@ -73,19 +72,19 @@ def test_it_counts_answers_connections_and_waiting_steps() -> None:
             request("PUT /next", "Content-Length: 0"),
             request("GET /next", "Purpose: prefetch"),
         ):
-            served.client(asked).reset()
-        loop.settle()
-        served.store.blocking = True
-        steps = [served.client(request("GET /next")) for _ in range(3)]
-        asking = served.client(request("GET /status"))
-        now = json.loads(answer(asking).body)
-        served.close()
+            say(served.client, asked)
+        with locked(tmp_path / "fibcore.db"):
+            for _ in range(2):
+                served.connect(request("GET /next"))
+            served.settle()
+            assert read_answer(served.connect(request("GET /next")))[0] == 503
+            now = json.loads(say(served.client, request("GET /status")).partition(b"\r\n\r\n")[2])
     assert (now["steps"], now["reads"], now["unavailable"]) == (1, 4, 2)
     rejected = {reason: n for reason, n in now["rejected_requests"].items() if n}
     assert rejected == {"path": 1, "condition": 2, "method": 1}
     shed = {bound: n for bound, n in now["shed_requests"].items() if n}
     assert (shed, now["waiting_steps"], now["limit"]["waiting"]) == ({"waiting": 1}, 2, 2)
-    assert (now["connections"], now["accepted_connections"]) == (len(steps) + 1, 15)
+    assert (now["connections"], now["accepted_connections"]) == (4, 15)
 
 
 @pytest.mark.processes

@@ -35,7 +35,7 @@ from fibcore.stores.lock import WriterLock
 from fibcore.stores.sqlite import SqliteStore
 from fibcore.threads import Task, Worker
 from web import server
-from web.http import hub, kernel, request, turns
+from web.http import hub, kernel, turns
 from web.http.connection import Connection
 from web.http.hub import Hub
 from web.http.rendering import Renderings
@@ -107,11 +107,6 @@ def keeps_deadlines_by_the_wall_clock() -> None:
         tell_time(self, WallClock())  # type: ignore[arg-type]
 
     Hub._tell_time = tell_the_time_of_day  # type: ignore[method-assign]
-
-
-def steps_for_a_page_of_anybody() -> None:
-    """The header fields that name a request's origin are ignored."""
-    request.is_cross_origin = lambda *_: False  # type: ignore[attr-defined]
 
 
 def keeps_parts_of_requests_without_bound() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from fibcore import AsyncClient, Client
 from fibcore.client import NoAnswerError, Number
+from tests.http.test_deadlines import IDLE_SECONDS
 from tests.support import requires
 from tests.support.documents import block
 from tests.support.fake_server import FakeServer, answer, lose, shed
@@ -22,7 +23,6 @@ from tests.support.ports import free_port
 from tests.support.reference import fibonacci
 from tests.support.supervised import ROOT
 from tests.support.waiting import PATIENCE, until
-from web.http.hub import IDLE_SECONDS
 
 pytestmark = pytest.mark.processes
 

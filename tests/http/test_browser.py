@@ -1,4 +1,4 @@
-"""In a real browser: foreign pages can't step, allowed origins can, and rebound names can't.
+"""In a real browser: foreign pages can't step, and rebound names can't.
 
 The names end in ``.test`` and lead to this machine only in this browser.
 """
@@ -13,7 +13,6 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from tests.faults.server_variants import steps_for_a_page_of_anybody, variant
 from tests.support import requires
 from tests.support.browser import CHROMIUM
 from tests.support.implementations import serving
@@ -118,37 +117,6 @@ def test_a_page_of_another_origin_does_not_step(
     page.goto(f"http://{host}:{foreign}/")
     with steps(server, 0):
         try_to_step(page, url(server, "/next"), {"If-Match": "*"})
-
-
-def test_without_the_browsers_headers_most_requests_would_step(
-    page: Page, foreign: int, tmp_path: Path
-) -> None:
-    """The control of the test above. ``If-Match`` needs a preflight."""
-    with serving(tmp_path, 7, command=variant(steps_for_a_page_of_anybody)) as client:
-        page.goto(f"http://stranger.test:{foreign}/")
-        with steps(client, 7):
-            try_to_step(page, url(client, "/next"), {"If-Match": "*"})
-
-
-def test_a_page_of_an_allowed_origin_steps_and_reads(
-    page: Page, foreign: int, tmp_path: Path
-) -> None:
-    origin = f"http://friend.test:{foreign}"
-    with serving(tmp_path, 7, FIB_ALLOWED_ORIGINS=origin) as client:
-        page.goto(f"{origin}/")
-        next_ = url(client, "/next")
-        assert fetch(page, next_) == [200, '"8"', '{"next": 21}']
-        assert fetch(page, next_, method="POST") == [200, '"9"', '{"next": 34}']
-        # For these the browser sends a preflight.
-        matching = {"headers": {"If-Match": '"9"'}}
-        assert fetch(page, next_, **matching) == [200, '"10"', '{"next": 55}']
-        answer = fetch(page, next_, method="POST", **matching)
-        assert isinstance(answer, list)
-        assert answer[:2] == [412, '"10"']
-        assert fetch(page, url(client, "/current")) == [200, '"10"', '{"current": 55}']
-        page.goto(f"http://stranger.test:{foreign}/")
-        assert fetch(page, next_) == fetch(page, url(client, "/current")) == "nothing"
-        assert client.index == 10
 
 
 @pytest.mark.parametrize(

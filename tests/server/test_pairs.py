@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.implementations import IMPLEMENTATIONS, serving
+from tests.support.implementations import serving
 
 pytestmark = pytest.mark.processes
 
@@ -69,12 +69,11 @@ def expected(
 
 
 @pytest.mark.parametrize("integers", ["exact", "uint64"])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_a_condition_is_judged_by_the_representation_to_be_sent(
-    implementation: str, integers: str, tmp_path: Path
+    integers: str, tmp_path: Path
 ) -> None:
     with (
-        serving(tmp_path, INDEX, implementation, FIB_INTEGERS=integers) as client,
+        serving(tmp_path, INDEX, FIB_INTEGERS=integers) as client,
         closing(client.connect()) as connection,
     ):
         index = INDEX

@@ -1,56 +1,42 @@
-"""Servers of both implementations of the endpoints, whose answers must not differ.
-
-The protocol answers the table itself; the reference is the Starlette application on plain uvicorn.
-"""
+"""Servers with a new database, and what their answers must be."""
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from fibcore.stores import opener_of
-from tests.support.servers import Answer, Client, ServerProcess, listening_socket
-
-IMPLEMENTATIONS: Final = {"protocol": "web", "application": "tests.support.stock"}
-"""The module that runs each."""
+from tests.support.servers import SERVER, Answer, Client, ServerProcess, listening_socket
 
 
 @contextmanager
 def serving(
-    folder: Path,
-    start: int,
-    implementation: str = "protocol",
-    *,
-    command: Sequence[str] | None = None,
-    **settings: str,
+    folder: Path, start: int, *, command: Sequence[str] = SERVER, **settings: str
 ) -> Iterator[Client]:
     """Run a server with a new database at ``start``, or another ``command``."""
     database = folder / "fibcore.db"
     opener_of(f"sqlite:{database}", "", "full", 10_000).create(start)
-    run = (sys.executable, "-m", IMPLEMENTATIONS[implementation])
     with (
         listening_socket() as listener,
-        ServerProcess(database, listener, settings, command=command or run) as server,
+        ServerProcess(database, listener, settings, command=command) as server,
     ):
         yield server.wait_until_it_serves().client
 
 
-def by_each_implementation(start: int, **settings: str) -> Any:
-    """Return a module-scoped fixture: a client of each implementation."""
+def server_of_the_module(start: int, **settings: str) -> Any:
+    """Return a module-scoped fixture: the client of a server that starts at this index."""
 
-    @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+    @pytest.fixture(scope="module")
     def client(
         processes: None,  # noqa: ARG001
-        request: pytest.FixtureRequest,
         tmp_path_factory: pytest.TempPathFactory,
     ) -> Iterator[Client]:
         folder = tmp_path_factory.mktemp("served")
-        with serving(folder, start, request.param, **settings) as client:
+        with serving(folder, start, **settings) as client:
             yield client
 
     return client

@@ -1,8 +1,7 @@
 """Hands a request that has no row in the table to Starlette, through ASGI.
 
 The parts of uvicorn that are used beyond its documented interface are imported in
-``web.http.access_log`` and ``web.http.connection``. Therefore uvicorn's minor version is pinned;
-when it is raised, ``tests/http/test_uvicorn.py`` shows what has changed.
+``web.http.access_log`` and ``web.http.connection``. Therefore uvicorn's minor version is pinned.
 """
 
 import asyncio

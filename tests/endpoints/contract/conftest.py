@@ -1,8 +1,8 @@
 """The servers that the contract is tested with.
 
-With ``--base-url`` it is a running server, at any index. Otherwise they are both implementations,
-whose answers test_protocol compares, at several indexes, and for each shared store three nodes
-behind a load balancer, where each connection reaches another node.
+With ``--base-url`` it is a running server, at any index. Otherwise they are servers at
+several indexes, and for each shared store three nodes behind a load balancer, where each connection
+reaches another node.
 """
 
 import json
@@ -30,8 +30,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         given = metafunc.config.getoption("--base-url")
         places: list[object] = [given]
         if given is None:
-            places = [(start, "protocol") for start in STARTS]
-            places.append((STARTS[1], "application"))
+            places = [*STARTS]
             places += [Shared(kind, NODES) for kind in ENGINES]
         metafunc.parametrize("url", places, indirect=True, scope="package", ids=str)
 
@@ -60,8 +59,7 @@ def url(
             ports = (each.wait_until_it_serves().client.port for each in servers)
             yield f"http://127.0.0.1:{stack.enter_context(Proxy(*ports)).port}"
     else:
-        start, implementation = place
-        with serving(folder, start, implementation) as client:
+        with serving(folder, place) as client:
             yield f"http://{client.host}:{client.port}"
 
 

@@ -92,8 +92,34 @@ def test_text_is_only_the_digits(client: Client, name: str) -> None:
     assert answer.headers["vary"] == "accept"
 
 
-def test_the_representation_that_the_client_prefers_is_sent(client: Client) -> None:
-    """tests/http/test_negotiation.py has every form of the field."""
-    accept = "application/json;q=0.5, text/plain;q=0.6"
+JSON, TEXT = "application/json", "text/plain; charset=utf-8"
+
+
+@every(
+    ("accept, wanted"),
+    [
+        ("", JSON),
+        ("*/*", JSON),
+        ("application/*", JSON),
+        ("application/json", JSON),
+        ("text/html", JSON),
+        ("text/html,application/xhtml+xml,application/xml,*/*", JSON),
+        ("text/plain, application/json", JSON),
+        ("application/json, text/plain", JSON),
+        ("text/plain", TEXT),
+        ("TEXT/Plain", TEXT),
+        ("text/plain; charset=utf-8", TEXT),
+        ("image/png, text/plain", TEXT),
+    ],
+)
+def test_text_is_sent_if_accept_names_it_and_not_json(
+    client: Client, accept: str, wanted: str
+) -> None:
     answer = client.get("/current", {"Accept": accept})
-    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["content-type"] == wanted
+
+
+def test_several_lines_of_accept_are_one_list(client: Client) -> None:
+    for lines, wanted in ((("image/png", "text/plain"), TEXT), (("text/plain", JSON), JSON)):
+        answer = client.get("/current", [("Accept", each) for each in lines])
+        assert answer.headers["content-type"] == wanted

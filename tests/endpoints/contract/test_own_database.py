@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fibcore import MAX_INDEX
-from tests.support.implementations import IMPLEMENTATIONS, assert_number, assert_problem, serving
+from tests.support.implementations import assert_number, assert_problem, serving
 
 pytestmark = pytest.mark.processes
 
@@ -14,9 +14,8 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.mark.own_server
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_the_reference_session_from_a_fresh_database(tmp_path: Path, implementation: str) -> None:
-    with serving(tmp_path, 0, implementation) as client:
+def test_the_reference_session_from_a_fresh_database(tmp_path: Path) -> None:
+    with serving(tmp_path, 0) as client:
         for name, number in [
             ("current", 0),
             ("previous", 0),
@@ -30,9 +29,8 @@ def test_the_reference_session_from_a_fresh_database(tmp_path: Path, implementat
 
 
 @pytest.mark.own_server
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_at_the_largest_index_a_step_is_409(tmp_path: Path, implementation: str) -> None:
-    with serving(tmp_path, 2, implementation, FIB_MAX_INDEX="3") as client:
+def test_at_the_largest_index_a_step_is_409(tmp_path: Path) -> None:
+    with serving(tmp_path, 2, FIB_MAX_INDEX="3") as client:
         assert_number(client.get("/next"), "next", b"2")
         for method in ("GET", "POST"):
             answer = client.request(method, "/next")

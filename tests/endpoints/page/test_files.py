@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from tests.endpoints.page.viewer import PATIENCE, Viewer
-from tests.support.implementations import IMPLEMENTATIONS, assert_problem, serving
+from tests.support.implementations import assert_problem, serving
 from tests.support.servers import Client
 from web.endpoints.table import TABLE
 
@@ -25,11 +25,8 @@ FILES: Final = (
 )
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_each_file_has_security_headers_and_is_revalidated(
-    tmp_path: Path, implementation: str
-) -> None:
-    with serving(tmp_path, 7, implementation) as client:
+def test_each_file_has_security_headers_and_is_revalidated(tmp_path: Path) -> None:
+    with serving(tmp_path, 7) as client:
         for path in ("/", *(f"/page/{name}" for name in FILES)):
             answer = client.get(path)
             name = path.rpartition("/")[2] or "index.html"
