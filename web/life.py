@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import NoReturn
 
 from fibcore.appliance import process, servers, takeover_history
@@ -43,6 +44,8 @@ class Life:
         opener: opens the store.
         end: ends the process; must not return.
         worker, clock: passed to the stepper.
+        follower: computes the number in advance while this process stands by.
+        another_serves: tells whether another process serves the same store.
     """
 
     def __init__(
@@ -53,11 +56,15 @@ class Life:
         *,
         worker: type[Worker] = Worker,
         clock: Callable[[], float] = time.monotonic,
+        follower: type[Follower] = Follower,
+        another_serves: Callable[[Settings], bool] = servers.another_serves,
     ) -> None:
         self._settings = settings
         self._opener = opener
         self._end = end
-        self._follower = Follower(opener.peek, settings.integers, settings.max_index)
+        self._clock = clock
+        self._another_serves = another_serves
+        self._follower = follower(opener.peek, settings.integers, settings.max_index)
         self._stood_by = self._is_writer = False
         self._acquired: float | None = None
         """Monotonic time at which the awaited lock was acquired; None if nothing was awaited."""
@@ -123,7 +130,7 @@ class Life:
             try:
                 self._opener.stand_by(self._report)
             except StoreUnavailableError:
-                if servers.another_serves(self._settings):
+                if self._another_serves(self._settings):
                     raise
                 return False  # This process must answer 503 with the reason.
             return True
@@ -131,7 +138,7 @@ class Life:
         self._is_writer = await self.service.keep_trying(wait)
         if self._is_writer and self._stood_by:
             logger.info("taking over", extra=event("taking over"))
-            self._acquired = time.monotonic()
+            self._acquired = self._clock()
 
     def _open(self) -> Store:
         """Open the store, first trying again for the writer's lock if ``stand_by`` did not get it.
@@ -143,7 +150,7 @@ class Life:
             try:
                 self._opener.stand_by(self._make_way)
             except StoreUnavailableError:
-                if servers.another_serves(self._settings):
+                if self._another_serves(self._settings):
                     self._make_way(None)
                 raise
             self._is_writer = True
@@ -191,15 +198,15 @@ class Life:
             yield
 
     def _start_recording(self) -> None:
-        seconds = None if self._acquired is None else time.monotonic() - self._acquired
-        # In a thread: no client has to wait for the disk.
-        threading.Thread(target=self._record, args=(seconds,), daemon=True).start()
-
-    def _record(self, seconds: float | None) -> None:
-        """Record that this process serves, ``seconds`` after it got the lock, if it awaited it."""
         database = self._settings.database
         if database is None:
             return
+        seconds = None if self._acquired is None else self._clock() - self._acquired
+        # In a thread: no client has to wait for the disk.
+        threading.Thread(target=self._record, args=(database, seconds), daemon=True).start()
+
+    def _record(self, database: Path, seconds: float | None) -> None:
+        """Record that this process serves, ``seconds`` after it got the lock, if it awaited it."""
         known = self.service.takeovers = takeover_history.record(database, seconds)
         if seconds is not None and known.after is not None and known.seconds is not None:
             logger.info(

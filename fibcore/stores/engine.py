@@ -301,7 +301,6 @@ class EngineOpener(abc.ABC):
     def __init__(self, url: str, sequence: str, max_keys: int = DEFAULT_MAX_KEYS) -> None:
         self.url, self.where = url, shown(url)
         self.sequence, self.max_keys = sequence, max_keys
-        # A simulation replaces these.
         self.draw: Callable[[], uuid.UUID] = uuid.uuid4
         self.sleep: Callable[[float], None] = time.sleep
         self.clock: Callable[[], float] = time.monotonic

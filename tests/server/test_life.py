@@ -218,9 +218,9 @@ def test_standing_by_retries_while_the_lock_is_unavailable(
         report(None)
 
     monkeypatch.setattr(SqliteOpener, "stand_by", stand_by)
-    monkeypatch.setattr("web.life.servers.another_serves", lambda _: True)
     monkeypatch.setattr(service, "RETRY_SECONDS", 0)
-    it = life_with(database)
+    settings = Settings.from_environ({"FIB_STORE": f"sqlite:{database}"})
+    it = Life(settings, SqliteOpener(database), end, another_serves=lambda _: True)
     asyncio.run(it.stand_by())
     assert it._acquired is not None
     it.service._near()  # which ends the thread that follows

@@ -15,12 +15,12 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
-from tests.simulation.bugs import BUGS, planted
-from tests.simulation.install import installed
 from tests.simulation.plan import STORES, Plan, plan_of
 from tests.simulation.run import Outcome, run
+from tests.simulation.sabotages import NONE, SABOTAGES, Sabotage
 
 CHUNK_SEEDS: Final = 50
 """Seeds that a worker process tries per report."""
@@ -28,8 +28,8 @@ CHUNK_SEEDS: Final = 50
 CHUNKS: Final = 20
 """Chunks per worker process: objects that some runs never free slow it down in the end."""
 
-PROGRESS_SECONDS: Final = 60.0
-"""Interval of progress lines where the output is not a terminal."""
+PROGRESS_SECONDS: Final = 20.0
+"""Interval of progress lines."""
 
 
 class Tally(NamedTuple):
@@ -47,31 +47,37 @@ class Choice(NamedTuple):
     """The options that, with a seed, determine a plan."""
 
     stores: tuple[str, ...] = STORES
-    bug: str | None = None
-    """The planted defect, which has its own plans."""
+    name: str | None = None
+    """Of the sabotage, which has its own plans."""
+
+    @property
+    def sabotage(self) -> Sabotage:
+        return NONE if self.name is None else SABOTAGES[self.name]
 
     def plan_of(self, seed: int) -> Plan:
-        return plan_of(seed, self.stores) if self.bug is None else BUGS[self.bug].plan_of(seed)
+        return plan_of(seed, self.stores) if self.name is None else self.sabotage.plan_of(seed)
+
+    def run(self, plan: Plan, *, tracing: bool = False) -> Outcome:
+        return run(plan, self.sabotage, tracing=tracing)
 
 
 def try_seeds(seeds: range, choice: Choice) -> Tally:
     """Run seeds in this process."""
     seconds, steps, failed = 0.0, 0, []
-    with installed():
-        for seed in seeds:
-            outcome = run(choice.plan_of(seed))
-            seconds += outcome.seconds
-            steps += outcome.steps
-            if outcome.violation is not None:
-                failed.append((seed, str(outcome.violation)))
+    for seed in seeds:
+        outcome = choice.run(choice.plan_of(seed))
+        seconds += outcome.seconds
+        steps += outcome.steps
+        if outcome.violation is not None:
+            failed.append((seed, str(outcome.violation)))
     gc.collect()
     return Tally(len(seeds), seconds, steps, tuple(failed))
 
 
-def shrunk(plan: Plan) -> Plan:
+def shrunk(plan: Plan, choice: Choice) -> Plan:
     """Remove faults and clients as long as the plan still fails."""
     while True:
-        smaller = next(filter(_fails, _smaller(plan)), None)
+        smaller = next((each for each in _smaller(plan) if choice.run(each).violation), None)
         if smaller is None:
             return plan
         plan = smaller
@@ -88,10 +94,6 @@ def _without(count: int, number: int) -> tuple[int, ...]:
     return tuple(each for each in range(count) if each != number)
 
 
-def _fails(plan: Plan) -> bool:
-    return run(plan).violation is not None
-
-
 def command_of(plan: Plan, whole: Plan, choice: Choice) -> str:
     """Return the command that replays a plan."""
     words = [f"python -m tests.simulation {plan.seed}"]
@@ -99,8 +101,8 @@ def command_of(plan: Plan, whole: Plan, choice: Choice) -> str:
         some, every = getattr(plan, name), getattr(whole, name)
         if some != every:
             words.append(f"--{name} {','.join(str(every.index(each)) for each in some) or 'none'}")
-    if choice.bug is not None:
-        words.append(f"--bug {choice.bug}")
+    if choice.name is not None:
+        words.append(f"--sabotage {choice.name}")
     elif choice.stores != STORES:
         words.append(f"--stores {','.join(choice.stores)}")
     return " ".join(words)
@@ -109,13 +111,12 @@ def command_of(plan: Plan, whole: Plan, choice: Choice) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = parsed(arguments)
-    choice = Choice(tuple(options.stores.split(",")), options.bug)
+    choice = Choice(tuple(options.stores.split(",")), options.sabotage)
     gc.disable()
-    with planted(options.bug):
-        if options.seed is not None:
-            return replay(options, choice)
-        gc.freeze()
-        return search(options, choice)
+    if options.seed is not None:
+        return replay(options, choice)
+    gc.freeze()
+    return search(options, choice)
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
@@ -132,7 +133,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--stores", default=",".join(STORES), help="default: %(default)s")
     parser.add_argument(
-        "--bug", choices=BUGS, metavar="NAME", help="plant this defect (see ``*_bugs.py``)"
+        "--sabotage", choices=SABOTAGES, metavar="NAME", help="with this one of ``sabotages``"
     )
     return parser.parse_args(arguments)
 
@@ -148,8 +149,7 @@ def replay(options: argparse.Namespace, choice: Choice) -> int:
     whole = choice.plan_of(options.seed)
     plan = whole.subset(parse_numbers(options.faults), parse_numbers(options.clients))
     logging.disable()
-    with installed():
-        outcome = run(plan, tracing=True)
+    outcome = choice.run(plan, tracing=True)
     print_run(outcome)
     return outcome.violation is not None
 
@@ -185,7 +185,7 @@ def search(options: argparse.Namespace, choice: Choice) -> int:
     total = Tally(0, 0.0, 0, ())
     processes = multiprocessing.get_context("fork")
     with processes.Pool(options.jobs, maxtasksperchild=CHUNKS) as pool:
-        for count in pool.imap_unordered(_Trial(choice), batches):
+        for count in pool.imap_unordered(partial(try_seeds, choice=choice), batches):
             total = Tally(
                 total.seeds + count.seeds,
                 total.seconds + count.seconds,
@@ -195,9 +195,7 @@ def search(options: argparse.Namespace, choice: Choice) -> int:
             for seed, what in count.failed:
                 report(seed, what, choice)
             elapsed = time.monotonic() - began
-            if sys.stderr.isatty():
-                print(f"\r{summary(total, elapsed)}", end="", file=sys.stderr, flush=True)
-            elif elapsed - reported > PROGRESS_SECONDS:
+            if elapsed - reported > PROGRESS_SECONDS:
                 reported = elapsed
                 print(summary(total, elapsed), flush=True)
             if options.seconds is not None and elapsed > options.seconds:
@@ -207,29 +205,17 @@ def search(options: argparse.Namespace, choice: Choice) -> int:
     return bool(total.failed)
 
 
-class _Trial:
-    """``try_seeds`` as a picklable callable."""
-
-    def __init__(self, choice: Choice) -> None:
-        self._choice = choice
-
-    def __call__(self, seeds: range) -> Tally:
-        return try_seeds(seeds, self._choice)
-
-
 def summary(count: Tally, elapsed: float) -> str:
     return (
         f"{count.seeds} seeds, {len(count.failed)} failed; {count.seeds / elapsed:.0f} a second; "
-        f"{count.seconds / 3600:.1f} simulated hours; "
-        f"{count.steps} answered steps"
+        f"{count.seconds / 3600:.1f} simulated hours; {count.steps} answered steps"
     )
 
 
 def report(seed: int, what: str, choice: Choice) -> None:
     """Print a violation and the command that replays it with the fewest faults and clients."""
     whole = choice.plan_of(seed)
-    with installed():
-        command = command_of(shrunk(whole), whole, choice)
+    command = command_of(shrunk(whole, choice), whole, choice)
     print(f"\n{what}\n  {command}", flush=True)
 
 

@@ -45,16 +45,12 @@ class History:
         """By how much an operator has raised the index."""
         self.pending_keys: dict[str, float] = {}
         """Unresolved idempotency keys, and when each was first sent."""
-        self.repeated_keys: dict[str, float] = {}
-        """Answered keys that are being sent again, and since when."""
         self.key_answers: dict[str, Answer | None] = {}
         """The first definite answer to each key."""
         self.final_statuses: list[int] = []
         """The statuses of the final requests; 0 for no answer."""
-        self.losses: list[float] = []
-        """When steps, and keys with them, may have been lost, as the level of durability allows."""
-        self.in_flight: dict[str, tuple[float, list[Endpoint]]] = {}
-        """Outstanding requests by client: since when, and to which endpoints."""
+        self.in_flight: dict[str, tuple[float, Endpoint | None]] = {}
+        """Outstanding requests by client: since when, and to which endpoint; None: with a key."""
 
     def record_key_answer(self, key: str, answer: Answer) -> None:
         """Record and check a definite answer to a key.
@@ -63,8 +59,6 @@ class History:
             Violation: a key made more than one step, or its answer changed while it was kept.
         """
         first = self.key_answers[key]
-        if self.losses:
-            return
         if is_dropped(answer):
             if len(self.key_answers) <= self._max_keys and not self._may_drop:
                 raise Violation(
@@ -86,8 +80,7 @@ class History:
 
     def record_unknown(self, start: float) -> None:
         """Record a step that may have been made at any time since ``start``."""
-        times = (start, *(each for each in self.losses if each > start))
-        self.operations += [Operation("next", each) for each in times]
+        self.operations.append(Operation("next", start))
 
     def skip_indexes(self, when: float, steps: int) -> None:
         """Record skipped indexes, as if that many steps had got no answer."""
@@ -125,10 +118,8 @@ class Client:
         self.all_listeners = all_listeners
         self.history = history
         self.timeout = TIMEOUT_SECONDS
-        self.splits = False
-        """Whether it sends each request in two parts."""
-        self.buffer_size: int | None = None
-        """See ``ClientSocket``."""
+        self.since = 0.0
+        """The earliest time at which its last request can have been processed."""
         self._socket: ClientSocket | None = None
         self._received = b""
 
@@ -140,9 +131,8 @@ class Client:
 
     def ask(self, endpoint: Endpoint, expected: int | None = None) -> Answer | None:
         """Send a request and record its answer; return the answer, or None."""
-        start = self.process.world.now
         answer = self.exchange(endpoint, expected)
-        self.record(endpoint, expected, self._earliest_start(start), answer)
+        self.record(endpoint, expected, self.since, answer)
         return answer
 
     def exchange(
@@ -157,7 +147,7 @@ class Client:
             world.log(self.name, f"requests {endpoint}{condition}{by}")
         answer: Answer | None = None
         # A keyed step is recorded once for all of its requests.
-        self.history.in_flight[self.name] = start, [endpoint] if key is None else []
+        self.history.in_flight[self.name] = start, endpoint if key is None else None
         try:
             self.send(endpoint, expected, key)
             answer = self.receive_answer()
@@ -170,20 +160,14 @@ class Client:
             self.history.broken_connections += 1
             self.close()
         del self.history.in_flight[self.name]
+        self.since = self._earliest_start(start)
         if len(self.listeners) > 1:
             self.close()
         return answer
 
     def send(self, endpoint: Endpoint, expected: int | None = None, key: str | None = None) -> None:
         """Send a request on the current connection or a new one."""
-        data = request(endpoint, expected, key)
-        if self.splits:
-            random = self.process.world.random
-            at = random.randrange(1, len(data))
-            self.socket.send(data[:at])
-            self.pause(0.5 * random.random() ** 3)
-            data = data[at:]
-        self.socket.send(data)
+        self.socket.send(request(endpoint, expected, key))
 
     @property
     def socket(self) -> ClientSocket:
@@ -192,7 +176,7 @@ class Client:
             listener = self.listeners[0]
             if len(self.listeners) > 1:
                 listener = self.process.world.random.choice(self.listeners)
-            self._socket = ClientSocket(self.process, listener, self.buffer_size)
+            self._socket = ClientSocket(self.process, listener)
             self._received = b""
         return self._socket
 
@@ -275,43 +259,6 @@ class Client:
             self.pause(1.0)
         return answer
 
-    def pipeline(self, endpoints: list[Endpoint]) -> None:
-        """Send several requests at once."""
-        world = self.process.world
-        start = world.now
-        if world.tracing:
-            world.log(self.name, f"requests {', '.join(endpoints)}")
-        left = list(endpoints)
-        self.history.in_flight[self.name] = start, left
-        if world.random.random() < 0.5:
-            self.socket.send(b"".join(map(request, endpoints)))
-        else:
-            for endpoint in endpoints:
-                self.send(endpoint)
-        index = -1
-        try:
-            while left:
-                answer = self.receive_answer()
-                endpoint = left.pop(0)
-                self.record(endpoint, None, self._earliest_start(start), answer)
-                if answer.status == 200:
-                    assert answer.index is not None
-                    if answer.index < index + (endpoint == "next"):
-                        raise Violation(
-                            f"{self.name}: answers to pipelined requests are out of order"
-                        )
-                    index = answer.index
-        except TimeoutError:
-            self.history.timeouts.append((start, world.now, self.name))
-            self.close()
-        except (ConnectionError, LostAnswerError) as error:
-            world.log(self.name, f"gets no answer to {', '.join(left)}: {error!r}")
-            self.history.broken_connections += 1
-            self.close()
-        del self.history.in_flight[self.name]
-        for endpoint in left:
-            self.record(endpoint, None, start, None)
-
     def pause_randomly(self, plan: ClientPlan) -> None:
         """Wait up to the planned pause."""
         if plan.pause:
@@ -327,12 +274,6 @@ class Client:
 def stepper(client: Client, plan: ClientPlan) -> None:
     for _ in range(plan.requests):
         client.ask("next")
-        client.pause_randomly(plan)
-
-
-def reader(client: Client, plan: ClientPlan) -> None:
-    for _ in range(plan.requests):
-        client.ask(client.process.world.random.choice(("current", "previous")))
         client.pause_randomly(plan)
 
 
@@ -420,27 +361,17 @@ def step_by_key(client: Client, plan: ClientPlan, askers: Sequence[Client]) -> N
         asked.append((key, expected))
         answers = ask_until_resolved(askers, key, expected)
         del history.pending_keys[key]
-        if all(map(is_dropped, answers)) or history.losses:  # The outcome is unknown.
+        if all(map(is_dropped, answers)):  # The outcome is unknown.
             history.record_unknown(start)
         else:
             first = next(answer for answer in answers if not is_dropped(answer))
             client.record("next", expected, start, first)
-        since = max(0 if history.losses else since, *(answer.index or 0 for answer in answers))
+        since = max(since, *(answer.index or 0 for answer in answers))
         if random.random() < 0.3:
-            repeat([client], key, expected)
+            ask_until_resolved([client], key, expected)
         client.pause_randomly(plan)
     for key, expected in random.sample(asked, min(len(asked), 3)):
-        repeat(askers[-1:], key, expected)
-
-
-def repeat(askers: Sequence[Client], key: str, expected: int | None) -> None:
-    """Send an answered key again. It makes no step, unless the first was lost."""
-    history = askers[0].history
-    start = history.repeated_keys[key] = askers[0].process.world.now
-    ask_until_resolved(askers, key, expected)
-    del history.repeated_keys[key]
-    if history.losses:
-        history.record_unknown(start)
+        ask_until_resolved(askers[-1:], key, expected)
 
 
 def ask_until_resolved(askers: Sequence[Client], key: str, expected: int | None) -> list[Answer]:
@@ -487,32 +418,11 @@ def abandoner(client: Client, plan: ClientPlan) -> None:
     """Step, and disconnect without waiting for the answer."""
     for _ in range(plan.requests):
         start = client.process.world.now
-        client.socket.abandons = True
         client.send("next")
         client.record("next", None, start, None)
         client.pause(0.02 * client.process.world.random.random())
         client.close()
         client.pause_randomly(plan)
-
-
-def pipeliner(client: Client, plan: ClientPlan) -> None:
-    """Send several requests at once; their answers come in order."""
-    random = client.process.world.random
-    for _ in range(plan.requests):
-        client.pipeline(
-            [random.choice(("next", "next", "current")) for _ in range(random.randint(2, 5))]
-        )
-        client.pause_randomly(plan)
-
-
-def splitter(client: Client, plan: ClientPlan) -> None:
-    client.splits = True
-    mixed(client, plan)
-
-
-def slow_reader(client: Client, plan: ClientPlan) -> None:
-    client.buffer_size = 50
-    mixed(client, plan)
 
 
 def crowd(client: Client, plan: ClientPlan) -> None:
@@ -526,7 +436,6 @@ KINDS: Final[dict[str, Callable[..., None]]] = {
     each.__name__: each
     for each in (
         stepper,
-        reader,
         cross_reader,
         mixed,
         conditional,
@@ -535,9 +444,6 @@ KINDS: Final[dict[str, Callable[..., None]]] = {
         twins,
         ahead,
         abandoner,
-        pipeliner,
-        splitter,
-        slow_reader,
         crowd,
     )
 }

@@ -128,8 +128,6 @@ class Listener:
         self.network = network
         self.host = host
         self.backlog: deque[ClientSocket] = deque()
-        self.is_open = True
-        """Whether it exists; otherwise connections are refused."""
         self._accepting: dict[Process, Callable[[ClientSocket], object]] = {}
 
     def serve(self, loop: Loop, protocol: Callable[[], asyncio.Protocol]) -> None:
@@ -151,9 +149,7 @@ class Listener:
 
     def arrived(self, client: "ClientSocket") -> None:
         """Receive a connection."""
-        if not self.is_open:
-            client.reject()
-        elif not self._accepting:
+        if not self._accepting:
             self.backlog.append(client)
         else:
             self.network.world.random.choice(list(self._accepting.values()))(client)
@@ -165,22 +161,16 @@ class ClientSocket:
     Args:
         process: the client's process.
         listener: where it connects, at once.
-        buffer_size: bytes of answers that fit between reads; None: unlimited.
     """
 
-    def __init__(
-        self, process: Process, listener: Listener, buffer_size: int | None = None
-    ) -> None:
+    def __init__(self, process: Process, listener: Listener) -> None:
         network = listener.network
         self.process = process
-        self.buffer_size = buffer_size
         self.transport: Transport | None = None
         """The server's end, once accepted."""
         self.accepted_at = 0.0
         """When: no request was processed before."""
         self.closed = False
-        self.abandons = False
-        """Whether the client will not wait for an answer."""
         self._early: list[object] = []
         self._received = b""
         self._end: BaseException | bool = False
@@ -207,10 +197,6 @@ class ClientSocket:
         for piece in self._early:
             transport.arrived(piece)
         self._early.clear()
-
-    def reject(self) -> None:
-        """Refuse the connection."""
-        self.to_client.send(ConnectionRefusedError("connection refused"))
 
     def _arrive_at_client(self, piece: object) -> None:
         if self.closed or self._end:
@@ -252,8 +238,6 @@ class ClientSocket:
                 self._waiting = None
                 raise TimeoutError
         received, self._received = self._received, b""
-        if self.buffer_size is not None and self.transport is not None:
-            self.transport.consumed(len(received))
         return received
 
     def close(self) -> None:
@@ -279,13 +263,6 @@ class Transport(asyncio.Transport):
         self._finished = False
         """Whether the end or a reset was sent."""
         self._lost = False
-        self._blocked = False
-        self._high_water = 65_536
-        self._unsent: deque[bytes] = deque()
-        self._unsent_size = 0
-        self._buffer_space = client.buffer_size
-        self.has_written = False
-        """Whether anything was written since this was last cleared."""
         loop.process.at_end.append(self._process_ended)
 
     def begin(self, protocol: Callable[[], asyncio.Protocol]) -> None:
@@ -301,11 +278,6 @@ class Transport(asyncio.Transport):
             self._finished = True
         self._lost = True
 
-    @property
-    def is_left(self) -> bool:
-        """Whether the client has closed the connection, or abandons its requests."""
-        return self._client.closed or self._client.abandons
-
     # From the network.
 
     def arrived(self, piece: object) -> None:
@@ -316,13 +288,6 @@ class Transport(asyncio.Transport):
             return
         self._arriving.append(piece)
         self._deliver_soon()
-
-    def consumed(self, size: int) -> None:
-        """Free buffer space: the client has read so many bytes."""
-        assert self._buffer_space is not None
-        self._buffer_space += size
-        if self._unsent:
-            self._loop.call_soon_threadsafe(self._flush)
 
     def _deliver_soon(self) -> None:
         if self._arriving and self._reading and not self._delivering and not self._lost:
@@ -355,12 +320,11 @@ class Transport(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("192.0.2.1", 4711), "sockname": ("192.0.2.2", 80)}.get(name, default)
 
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:  # noqa: ARG002
-        assert high is not None
-        self._high_water = high
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
 
     def get_write_buffer_size(self) -> int:
-        return self._unsent_size
+        return 0
 
     def is_closing(self) -> bool:
         return self._closing or self._lost
@@ -379,37 +343,7 @@ class Transport(asyncio.Transport):
         if self._lost or self._closing:
             return
         assert not self._finished, "write after the end"
-        self.has_written = True
-        data = b"".join(pieces)
-        if self._buffer_space is None:
-            self._client.to_client.send(data)
-            return
-        self._unsent.append(data)
-        self._unsent_size += len(data)
-        self._send_what_fits()
-        if self._unsent_size > self._high_water and not self._blocked:
-            self._blocked = True
-            self._protocol.pause_writing()
-
-    def _send_what_fits(self) -> None:
-        while self._unsent and self._buffer_space:
-            piece = self._unsent.popleft()
-            sent, rest = piece[: self._buffer_space], piece[self._buffer_space :]
-            self._client.to_client.send(sent)
-            self._buffer_space -= len(sent)
-            self._unsent_size -= len(sent)
-            if rest:
-                self._unsent.appendleft(rest)
-
-    def _flush(self) -> None:
-        if self._lost:
-            return
-        self._send_what_fits()
-        if self._blocked and self._unsent_size <= self._high_water // 4:
-            self._blocked = False
-            self._protocol.resume_writing()
-        if self._closing and not self._unsent:
-            self._lose(None)
+        self._client.to_client.send(b"".join(pieces))
 
     def write_eof(self) -> None:
         self._finish()
@@ -422,13 +356,10 @@ class Transport(asyncio.Transport):
     def close(self) -> None:
         if not self._closing and not self._lost:
             self._closing = True
-            if not self._unsent:
-                self._lose(None)
+            self._lose(None)
 
     def abort(self) -> None:
         self._closing = True
-        self._unsent.clear()
-        self._unsent_size = 0
         if not self._finished:
             self._finished = True
             self._client.to_client.send(ConnectionResetError("connection reset by the server"))

@@ -9,185 +9,93 @@ from typing import Final, TypeAlias
 Fault: TypeAlias = tuple[Callable[[], object], Callable[[], object]]
 """The calls that begin and end a fault."""
 
-STORES: Final = ("etcd", "postgresql", "redis", "sqlite")
-"""``sqlite`` is the embedded store, on a machine with a disk."""
-
-VARIANTS: Final = {
-    "etcd": ("three members",),
-    "postgresql": ("alone", "alone", "with a standby", "with a standby", "standby attached later"),
-    "redis": ("always", "everysec", "replicated", "replicated", "handover"),
-    "sqlite": ("",),
-}
-"""Engine variants of each store; repeated ones are more likely."""
+STORES: Final = ("engine", "file")
+"""``engine``: nodes on an engine; ``file``: server and standby on one machine."""
 
 ACTIVE_SECONDS: Final = 6.0
 """Faults begin within this time."""
 
-FAULTS: Final = {
-    "kill": 3,
-    "stop": 2,
-    "restart": 2,
-    "cut": 3,
-    "cut_to_engine": 2,
-    "cut_from_engine": 3,
-    "slow_network": 1,
-    "engine_kill": 2,
-    "engine_stop": 2,
-    "engine_cut": 2,
-    "lossy_link": 4,
-    "late_requests": 4,
-    "engine_fault": 4,
-    "raise_index": 1,
-    "remove_records": 2,
-    "wrong_clock": 1,
-}
-"""Faults of nodes and their engine, with weights. Seeds depend on the order."""
-MACHINE_FAULTS: Final = {
-    "kill": 6,
-    "restart": 2,
+COMMON_FAULTS: Final = {
+    "kill": 4,
     "stop": 3,
-    "stop_standby": 1,
-    "power_cut": 6,
-    "failing_syncs": 4,
-    "failing_writes": 1,
-    "lying_disk": 1,
-    "full_disk": 2,
-    "folder_denied": 2,
-    "no_descriptors": 1,
-    "failing_reads": 1,
-    "slow_disk": 2,
-    "set_index": 2,
-    "killed_set_index": 2,
-    "older_copy": 1,
-    "lost_wal": 1,
-    "deleted_files": 1,
-    "open_reader": 2,
-    "locked_database": 1,
-    "stop_backup": 1,
+    "restart": 2,
+    "set_index": 1,
+    "lower_index": 1,
+    "no_keys": 1,
+    "no_rights": 2,
 }
-"""Faults of a machine with the embedded store, with weights. Seeds depend on the order."""
+FAULTS: Final = {
+    "engine": {
+        **COMMON_FAULTS,
+        "cut": 3,
+        "cut_to_engine": 2,
+        "cut_from_engine": 3,
+        "slow_network": 1,
+        "lossy_link": 6,
+        "engine_kill": 2,
+        "engine_stop": 2,
+        "engine_cut": 2,
+        "failover": 4,
+        "full": 1,
+    },
+    "file": {**COMMON_FAULTS, "failing_commit": 3, "slow_commits": 2},
+}
+"""Faults by store, with weights. Seeds depend on the order."""
 
-Combinations: TypeAlias = dict[str, tuple[tuple[str, str, float, float], ...]]
+Combination: TypeAlias = tuple[tuple[str, str, float, float], ...]
 """Faults that do more harm together: kind, subkind, latest begin after the first fault, longest
 duration (seconds)."""
 
-COMBINATIONS: Final[Combinations] = {
-    "record removed in doubt": (
-        ("lossy_link", "lost_reply", 0.0, 3.0),
-        ("remove_records", "", 1.5, 0.0),
-    ),
-    "permission lost in doubt": (
-        ("lossy_link", "lost_reply", 0.0, 3.0),
-        ("engine_fault", "no_permission", 1.5, 4.0),
-    ),
-    "no permission for keys": (
-        ("engine_fault", "no_permission_for_keys", 1.0, 3.0),
-        ("engine_fault", "no_permission_for_keys", 8.0, 3.0),
-    ),
-    "permission lost after no space": (
-        ("engine_fault", "no_space", 0.0, 9.0),
-        ("engine_fault", "no_permission", 1.0, 0.2),
-        ("engine_fault", "no_permission", 2.0, 0.2),
-        ("engine_fault", "no_permission", 3.0, 0.2),
-    ),
-    "late requests and a restart": (("late_requests", "", 0.0, 1.5), ("restart", "", 8.0, 0.0)),
-    "a standby is attached": (
-        ("engine_fault", "standby_attached", 0.5, 0.0),
-        ("engine_fault", "failover", 4.0, 9.0),
-        ("cut", "", 3.0, 9.0),
-    ),
-    "restarts": (("restart", "", 1.0, 0.0), ("restart", "", 3.0, 0.0)),
-    "failover": (("engine_fault", "failover", 2.0, 9.0),),
-    "failover of a killed primary": (
-        ("engine_fault", "failover", 2.0, 9.0),
-        ("engine_kill", "", 3.0, 1.0),
-    ),
-    "failover after a crash": (("engine_fault", "failover_after_crash", 2.0, 9.0),),
-    "an attached standby takes over": (
-        ("engine_fault", "standby_attached", 0.1, 0.0),
-        ("engine_fault", "failover_after_cancel", 0.5, 9.0),
-    ),
-    "power": (("engine_fault", "power_cut", 2.0, 1.0), ("engine_fault", "power_cut", 4.0, 1.0)),
-    "handovers": (("engine_fault", "handover", 2.0, 0.0), ("engine_fault", "handover", 6.0, 0.0)),
-    "a handover during a start": (("kill", "", 0.0, 0.0), ("engine_fault", "handover", 1.2, 0.0)),
-    "late replies": (("lossy_link", "late_reply", 1.0, 9.0),),
-    "late requests": (("late_requests", "", 1.0, 6.0),),
-    "lost replies": (
-        ("lossy_link", "lost_reply", 1.0, 4.0),
-        ("lossy_link", "lost_request", 1.0, 4.0),
-    ),
+COMBINATIONS: Final[dict[str, dict[str, Combination]]] = {
+    "engine": {
+        "lost replies": (
+            ("lossy_link", "lost_reply", 1.0, 4.0),
+            ("lossy_link", "lost_request", 1.0, 4.0),
+        ),
+        "late requests": (("lossy_link", "late_request", 1.0, 6.0),),
+        "late requests and restarts": (
+            ("lossy_link", "late_request", 0.0, 1.5),
+            ("restart", "", 8.0, 0.0),
+        ),
+        "rights lost in doubt": (
+            ("lossy_link", "lost_reply", 0.0, 3.0),
+            ("no_rights", "writes", 1.5, 4.0),
+        ),
+        "failover": (("failover", "", 2.0, 9.0),),
+        "failover of a killed primary": (
+            ("failover", "", 2.0, 9.0),
+            ("engine_kill", "", 3.0, 1.0),
+        ),
+        "restarts": (("restart", "", 1.0, 0.0), ("restart", "", 3.0, 0.0)),
+    },
+    "file": {
+        "kills": (("kill", "", 2.0, 0.0), ("kill", "", 4.0, 0.0)),
+        "slow commits and kills": (
+            ("slow_commits", "", 0.0, 9.0),
+            ("kill", "", 2.0, 0.0),
+            ("kill", "", 6.0, 0.0),
+        ),
+        "a kill while stopped": (("stop", "", 0.5, 2.0), ("kill", "", 2.0, 0.0)),
+        "failing commits": (("failing_commit", "", 1.0, 3.0), ("failing_commit", "", 4.0, 3.0)),
+        "rights lost at each start": (
+            ("kill", "", 1.0, 0.0),
+            ("no_rights", "", 1.0, 0.3),
+            ("kill", "", 1.5, 0.0),
+            ("no_rights", "", 1.5, 2.0),
+        ),
+    },
 }
-MACHINE_COMBINATIONS: Final[Combinations] = {
-    "a failed sync before a power cut": (
-        ("failing_syncs", "", 0.0, 2.0),
-        ("power_cut", "", 3.0, 1.0),
-    ),
-    "failed syncs before a power cut": (
-        ("failing_syncs", "3", 0.0, 4.0),
-        ("power_cut", "", 3.0, 1.0),
-    ),
-    "a lying disk before a power cut": (("lying_disk", "", 0.0, 4.0), ("power_cut", "", 3.0, 1.0)),
-    "a kill before a power cut": (("kill", "", 0.5, 0.0), ("power_cut", "", 1.5, 1.0)),
-    "a kill": (("kill", "", 2.0, 0.0), ("kill", "", 4.0, 0.0)),
-    "a kill while stopped": (("stop", "", 0.5, 2.0), ("kill", "", 2.0, 0.0)),
-    "kills with a reader": (
-        ("open_reader", "", 0.0, 9.0),
-        ("kill", "", 2.0, 0.0),
-        ("kill", "", 3.0, 0.0),
-        ("power_cut", "", 4.0, 1.0),
-    ),
-    "a kill with a reader": (("open_reader", "", 0.0, 9.0), ("kill", "", 2.0, 0.0)),
-    "a full disk": (("full_disk", "", 0.5, 3.0), ("kill", "", 1.0, 0.0)),
-    "a full disk after a stopped backup": (
-        ("stop_backup", "", 0.5, 2.0),
-        ("full_disk", "", 2.5, 4.0),
-    ),
-    "permission lost at a start": (("folder_denied", "", 0.0, 1.0), ("kill", "", 0.5, 0.0)),
-    "permission lost at each start": (
-        ("kill", "", 1.0, 0.0),
-        ("folder_denied", "", 1.0, 0.3),
-        ("kill", "", 1.5, 0.0),
-        ("folder_denied", "", 1.5, 2.0),
-    ),
-    "restarts before a power cut": (
-        ("restart", "", 3.0, 0.0),
-        ("restart", "", 3.0, 0.0),
-        ("power_cut", "", 5.0, 0.5),
-    ),
-    "killed set-index": (
-        ("killed_set_index", "", 4.0, 0.0),
-        ("killed_set_index", "", 9.0, 0.0),
-    ),
-    "a lost WAL": (("lost_wal", "", 2.0, 6.0),),
-    "power cuts": (("power_cut", "", 1.0, 1.0), ("power_cut", "", 4.0, 1.0)),
-    "a late power cut": (("power_cut", "", 4.0, 1.0), ("power_cut", "", 9.0, 1.0)),
-}
-
-LEVELS: Final = (
-    ("full",),
-    ("full",),
-    ("normal",),
-    ("full", "normal"),
-    ("full", "off"),
-    ("full", "normal", "off"),
-    ("off",),
-)
-"""Levels of durability that the servers of a machine have in turn."""
 
 CLIENTS: Final = {
     "stepper": 4,
-    "reader": 2,
     "cross_reader": 3,
-    "mixed": 2,
+    "mixed": 4,
     "conditional": 2,
     "retrier": 2,
     "keyed": 3,
     "twins": 2,
     "ahead": 2,
     "abandoner": 1,
-    "pipeliner": 2,
-    "splitter": 1,
-    "slow_reader": 1,
     "crowd": 1,
 }
 
@@ -226,15 +134,10 @@ class Plan:
     nodes: int
     latency: float
     max_index: int
-    levels: tuple[str, ...]
-    """Synchronous levels that servers of the embedded store start with, in turn."""
-    wal_pages: int
     max_keys: int
-    """How many keys are kept, and the limit of keyed steps in a batch."""
-    predates_keys: bool
-    """Whether the sequence in the engine was made by a version without keys."""
-    variant: str
-    """Of the engine; see ``VARIANTS``."""
+    """How many keys are kept at least."""
+    replicated: bool
+    """Whether the engine has a replica."""
     clients: tuple[ClientPlan, ...]
     faults: tuple[FaultPlan, ...]
 
@@ -261,7 +164,7 @@ def plan_of(seed: int, stores: tuple[str, ...] = STORES, combination: str | None
     """
     chance = random.Random(seed)
     store = chance.choice(stores)
-    nodes = 1 if store == "sqlite" else chance.choice((1, 2, 2, 3))
+    nodes = 1 if store == "file" else chance.choice((1, 2, 2, 3))
     clients = tuple(
         ClientPlan(
             kind=weighted_choice(chance, CLIENTS),
@@ -273,9 +176,7 @@ def plan_of(seed: int, stores: tuple[str, ...] = STORES, combination: str | None
         )
         for _ in range(chance.choice((1, 2, 3, 4, 6)))
     )
-    weights, sets = (
-        (MACHINE_FAULTS, MACHINE_COMBINATIONS) if store == "sqlite" else (FAULTS, COMBINATIONS)
-    )
+    weights, sets = FAULTS[store], COMBINATIONS[store]
     if combination is None and chance.random() < 0.4:
         combination = chance.choice(tuple(sets))
     faults = (
@@ -289,12 +190,8 @@ def plan_of(seed: int, stores: tuple[str, ...] = STORES, combination: str | None
         nodes=nodes,
         latency=chance.choice((2e-4, 1e-3, 2e-2)),
         max_index=chance.choice((10**6, 10**6, 10**6, 20)),
-        levels=chance.choice(LEVELS),
-        wal_pages=chance.choice((5, 8, 20)),
-        # The simulated database has room for few.
-        max_keys=chance.choice((9, 9, 3, 8) if store == "sqlite" else (1_000, 1_000, 3, 8)),
-        predates_keys=store != "sqlite" and chance.random() < 0.15,
-        variant=chance.choice(VARIANTS[store]),
+        max_keys=chance.choice((1_000, 1_000, 3, 8)),
+        replicated=chance.random() < 0.7,
         clients=clients,
         faults=tuple(faults),
     )
@@ -315,9 +212,7 @@ def independent_faults(chance: random.Random, weights: dict[str, int]) -> list[F
     return faults
 
 
-def combined_faults(
-    chance: random.Random, faults: tuple[tuple[str, str, float, float], ...]
-) -> list[FaultPlan]:
+def combined_faults(chance: random.Random, faults: Combination) -> list[FaultPlan]:
     first = 4 * chance.random()
     return [
         fault_plan(

@@ -10,8 +10,7 @@ from typing import Any, NoReturn
 
 import greenlet
 
-from fibcore.threads import Task, Worker
-from tests.simulation.world import EPOCH, Thread, Violation, World
+from tests.simulation.world import Thread, Violation, World
 
 
 class Queue:
@@ -48,14 +47,12 @@ class Process:
         world: provides time and events.
         name: its name in the trace.
         host: its machine's name in the network.
-        clock: error of the machine's wall clock, seconds.
     """
 
-    def __init__(self, world: World, name: str, host: str = "", clock: float = 0.0) -> None:
+    def __init__(self, world: World, name: str, host: str = "") -> None:
         self.world = world
         self.name = name
         self.host = host or name
-        self.clock = clock
         self.alive = True
         self.stopped = False
         """By SIGSTOP."""
@@ -116,10 +113,6 @@ class Process:
     def monotonic(self) -> float:
         """Return ``time.monotonic()``."""
         return self.world.now
-
-    def time(self) -> float:
-        """Return ``time.time()``."""
-        return EPOCH + self.world.now + self.clock
 
     def sleep(self, seconds: float) -> None:
         """Sleep as ``time.sleep``."""
@@ -298,33 +291,3 @@ class Loop(asyncio.AbstractEventLoop):
             task.result()
         finally:
             events._set_running_loop(None)
-
-
-class SimulatedWorker(Worker):
-    """A ``Worker`` with a simulated thread, in the process of ``loop``."""
-
-    def __init__(  # Starts no real thread.
-        self,
-        name: str,
-        loop: asyncio.AbstractEventLoop,
-        fail_stop: Callable[[BaseException], NoReturn],
-    ) -> None:
-        assert isinstance(loop, Loop)
-        self._loop = loop
-        self._fail_stop = fail_stop
-        self._name = name
-        world = loop.process.world
-        self._tasks = Queue(world)  # type: ignore[assignment]
-        self._end = Queue(world)
-        loop.process.spawn(self._run)
-
-    def do(self, task: Task) -> None:
-        self._tasks.put(task)
-
-    def close(self) -> None:
-        self._tasks.put(None)
-        self._end.get()
-
-    def _run(self) -> None:
-        self._work()
-        self._end.put(None)

@@ -389,10 +389,10 @@ def plan_of(seed: int) -> Plan:
 
 KEYED: Final = Wish((0, 1), key=(0, "client"))
 PLANS: Final = {
-    "lost replies": Plan((Wish((0,)), Wish((1,))), losses=3),
+    "lost replies": Plan((Wish((0,)), Wish((1,))), losses=2),
     "a key at two nodes": Plan((KEYED, Wish((1,))), losses=2),
     "forgetting": Plan((KEYED, Wish((1,))), losses=1, forgets=2, window=0),
-    "a condition": Plan((Wish((0,), expected=0), Wish((1,))), losses=3),
+    "a condition": Plan((Wish((0,), expected=0), Wish((1,))), losses=2),
     "a set index": Plan((Wish((0,)), Wish((1,))), losses=2, sets=(1,)),
     "a lowered index": Plan((Wish((0,)), Wish((0,))), losses=2, sets=(-2,), nodes=1),
 }

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 from tests.simulation import judge
 from tests.simulation.base import Run
-from tests.simulation.engine_run import EngineRun
-from tests.simulation.machine_run import MachineRun
+from tests.simulation.machine import MachineRun
+from tests.simulation.nodes import EngineRun
 from tests.simulation.plan import Plan
+from tests.simulation.sabotages import NONE, Sabotage
 from tests.simulation.world import Violation
 
 
@@ -20,10 +21,10 @@ class Outcome:
     steps: int = 0
 
 
-def run(plan: Plan, *, tracing: bool = False) -> Outcome:
+def run(plan: Plan, sabotage: Sabotage = NONE, *, tracing: bool = False) -> Outcome:
     """Execute a plan and check the result."""
-    kind = MachineRun if plan.store == "sqlite" else EngineRun
-    made: Run = kind(plan, tracing=tracing)
+    kind = MachineRun if plan.store == "file" else EngineRun
+    made: Run = kind(plan, sabotage, tracing=tracing)
     outcome = Outcome(plan, None)
     try:
         made.execute()

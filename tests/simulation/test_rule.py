@@ -78,7 +78,7 @@ def test_the_rule_for_keys_holds_in_every_order(name: str) -> None:
 
 
 def test_the_rule_for_keys_holds_in_random_orders() -> None:
-    for seed in range(1_000):
+    for seed in range(300):
         one_order(plan_of(seed), seed)
 
 

@@ -15,9 +15,6 @@ import greenlet
 if TYPE_CHECKING:
     from tests.simulation.process import Process
 
-EPOCH: Final = 1_800_000_000.0
-"""Start of the simulation on an accurate clock, in seconds since 1970."""
-
 MAX_EVENTS: Final = 200_000
 """Limit per run: one that needs more is in a loop without progress."""
 
