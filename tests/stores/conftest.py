@@ -1,23 +1,15 @@
-"""Shared by tests of stores: the index on disk, and stores of a sequence in a real engine."""
+"""Shared by tests of stores: stores of a sequence in a real engine."""
 
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-from fibcore.stores import sqlite_file
 from fibcore.stores.engine import EngineOpener, EngineStore
 from tests.support.engine_stores import opener
 from tests.support.engines import Engine
 from tests.support.proxy import Proxy
-
-
-def index_on_disk(database: Path) -> int:
-    """The index that a process would find in the database now."""
-    with closing(sqlite_file.connect(database, mode="ro")) as connection:
-        return sqlite_file.verify(connection, database)
 
 
 @pytest.fixture

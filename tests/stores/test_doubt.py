@@ -1,493 +1,413 @@
-"""A batch was sent, and the engine does not report its outcome.
+"""A batch is sent to a real engine, and no reply says what became of it: it still happens once.
 
-Each test uses a real server: the batch is committed, its reply is lost, and by the time of the
-retry a permission, a table, a user, or the record itself is gone.
+A proxy loses or delays what the two send each other, and the engine refuses what it is asked then,
+goes away, or is moved by a person.
 """
 
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from typing import Final
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 import pytest
 
-from fibcore.problems import BatchUnknowableError, NoRightError
-from fibcore.stores import engine as engine_store
-from fibcore.stores import redis as redis_store
-from fibcore.stores.engine import EngineOpener, EngineStore
-from fibcore.stores.etcd import EtcdLink
-from fibcore.stores.link import Batch
-from fibcore.stores.postgresql import PostgresqlLink
-from fibcore.stores.redis import RedisLink
+from fibcore.problems import BatchUnknowableError, StoreUnavailableError
+from fibcore.stores import IndexConflictError, Keys, Store
 from tests.conftest import Engines
-from tests.faults.server_variants import takes_a_refusal_for_an_answer
-from tests.support.engine_stores import opener_at
 from tests.support.engines import Engine, Etcd, Postgresql, Redis
-from tests.support.keys import found, key, step
 from tests.support.proxy import Proxy
-from tests.support.records import all_records, remove_records
+from tests.support.stores import Place, forget_keys, key, outcome, outcomes
 from tests.support.waiting import PATIENCE, until
 
-pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
+pytestmark = pytest.mark.processes
+
+KINDS: Final = (Postgresql, Redis, Etcd)
 
 
 @dataclass(frozen=True)
-class Place:
-    """A sequence, and a user with permission to step it."""
+class Apart:
+    """A sequence in an engine, at 0, and a proxy on the way to it."""
 
-    sequence: str
-    near: EngineOpener
-    """It is created, at 0; this user may do everything."""
-    url: Callable[[int], str]
-    """For the user of the test, at a port."""
-    run: Callable[[str], object]
-    """A command as the administrator."""
-    port: int
+    engine: Engine
+    proxy: Proxy
+    near: Place
+    """Without the proxy."""
+    far: Place
+    """Through it."""
 
     @property
     def index(self) -> int:
-        with closing(self.near.open()) as store:
-            return store.read()
+        return self.near.index
+
+    @contextmanager
+    def stepped(self) -> Iterator[Store]:
+        """An open store behind the proxy, which has made the first step."""
+        with closing(self.far.opener().open()) as store:
+            assert store.advance(1) == 1
+            yield store
 
 
 @contextmanager
-def postgresql(engine: Engine) -> Iterator[Place]:
-    assert isinstance(engine, Postgresql)
-    sequence = f"test-{uuid.uuid4()}"
-    near = opener_at(engine.url, sequence)
-    assert near.create(0) is None
-    engine.sql("DROP OWNED BY narrow; DROP ROLE narrow") if engine.sql(
-        "SELECT 1 FROM pg_roles WHERE rolname = 'narrow'"
-    ) else None
-    engine.sql("CREATE ROLE narrow LOGIN")
-    engine.sql("GRANT ALL ON fibcore_sequence, fibcore_node, fibcore_key TO narrow")
-    yield Place(
-        sequence,
-        near,
-        lambda port: engine.url_at(port).replace("fibcore@", "narrow@"),
-        engine.sql,
-        engine.port,
-    )
+def apart(engine: Engine, admin: str, user: str) -> Iterator[Apart]:
+    """A new sequence, which an administrator creates and a user steps."""
+    near = Place(engine.url.replace("127.0.0.1", f"{admin}127.0.0.1"), f"test-{uuid.uuid4()}")
+    assert near.opener().create(0) is None
+    with Proxy(engine.port) as proxy:
+        far = near.url.replace(admin, user) if admin else engine.url_at(proxy.port)
+        far = far.replace(f":{engine.port}", f":{proxy.port}")
+        yield Apart(engine, proxy, near, replace(near, url=far))
 
 
-@contextmanager
-def redis(engine: Engine) -> Iterator[Place]:
-    assert isinstance(engine, Redis)
-    sequence = f"test-{uuid.uuid4()}"
-    near = opener_at(engine.url, sequence)
-    assert near.create(0) is None
-    engine.cli("acl", "setuser", "narrow", "reset", "on", ">secret", "~*", "+@all")
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__.lower())
+def it(engines: Engines, request: pytest.FixtureRequest) -> Iterator[Apart]:
+    with apart(engines(request.param), "", "") as it:
+        yield it
 
-    def run(command: str) -> None:
-        for each in command.split("; "):
-            assert engine.cli(*each.format(key=f"fibcore:{{{sequence}}}").split()) == "OK"
 
+class Pending:
+    """A call in a thread of its own."""
+
+    def __init__(self, call: Callable[[], int]) -> None:
+        self._call = call
+        self._outcomes: list[int | Exception] = []
+        # A store in doubt asks for as long as it takes, also when a test has failed.
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._outcomes.append(self._call())
+        except Exception as error:
+            self._outcomes.append(error)
+
+    @property
+    def has_ended(self) -> bool:
+        return bool(self._outcomes)
+
+    def outcome(self) -> int | Exception:
+        self._thread.join(PATIENCE)
+        (outcome,) = self._outcomes
+        return outcome
+
+
+def in_doubt(it: Apart, store: Store) -> Pending:
+    """A batch of two that is committed, from index 1, and whose reply is held up."""
+    it.proxy.hold("replies")
+    pending = Pending(lambda: store.advance(2))
+    until(lambda: it.index == 3 or pending.has_ended, "the batch is committed")
+    if pending.has_ended:
+        # Something else was asked first, and got no reply.
+        assert isinstance(pending.outcome(), StoreUnavailableError)
+        it.proxy.heal()
+        until(lambda: Pending(store.read).outcome() == 1, "it is connected again")
+        return in_doubt(it, store)
+    return pending
+
+
+def advance(it: Apart, store: Store, steps: int, keys: Keys | None = None) -> bool:
+    """Make a batch; whether it was made, which must be what is said of it."""
+    before = it.index
     try:
-        yield Place(
-            sequence,
-            near,
-            lambda port: f"redis://narrow:secret@{engine.host}:{port}",
-            run,
-            engine.port,
-        )
-    finally:
-        engine.cli("acl", "deluser", "narrow")
+        reached = store.advance(steps, keys=keys or {})
+    except StoreUnavailableError:
+        assert it.index == before
+        return False
+    assert reached == it.index == before + steps
+    return True
+
+
+# Lost replies
+
+
+def test_a_batch_whose_reply_is_lost_is_made_once(it: Apart) -> None:
+    with it.stepped() as store:
+        for steps in (1, 2, 3, 1, 70):
+            it.proxy.lose_a_reply()
+            advance(it, store, steps)
+            assert it.proxy.lost.acquire(timeout=PATIENCE)
+        assert advance(it, store, 1)
+
+
+def test_the_keys_of_a_batch_whose_reply_is_lost_are_found(it: Apart) -> None:
+    with it.stepped() as store, closing(it.near.opener().open()) as other:
+        first, second = key(1), key(1)
+        it.proxy.lose_a_reply()
+        while not advance(it, store, 3, {first: 1, second: 3}):
+            it.proxy.lose_a_reply()
+        for node in (other, store):
+            assert outcomes(node, first, second) == {first: 2, second: 4}
+        assert it.index == 4
+
+
+def test_whichever_replies_are_lost_each_index_is_made_once(it: Apart) -> None:
+    with it.stepped() as store:
+        it.proxy.lose_each(17)
+        for steps in range(1, 60):
+            advance(it, store, steps % 3 + 1)
+        it.proxy.heal()
+        assert it.proxy.lost.acquire(timeout=0)
+        assert advance(it, store, 1)
+
+
+def test_a_connection_that_stops_answering_is_left_for_another(it: Apart) -> None:
+    with it.stepped() as store:
+        it.proxy.abandon()
+        while not advance(it, store, 2):
+            pass
+        it.proxy.abandon()
+        until(lambda: Pending(store.read).outcome() == 3, "it is read on another")
+
+
+def test_a_reply_that_trickles_is_not_waited_for(it: Apart) -> None:
+    with it.stepped() as store:
+        it.proxy.trickle()
+        with pytest.raises(StoreUnavailableError):
+            store.read()
+        it.proxy.heal()
+        assert store.read() == 1
+
+
+# Late copies
+
+
+def arrived(it: Apart) -> None:
+    """Deliver what is held up, of a store that is closed; the engine has read it."""
+    it.proxy.heal()
+    until(lambda: not it.proxy.connections, "it has arrived")
+
+
+@pytest.mark.parametrize("are_keys_forgotten", [False, True], ids=["", "keys forgotten"])
+def test_a_late_copy_of_a_batch_does_nothing(it: Apart, are_keys_forgotten: bool) -> None:
+    """It was settled as not made, and sent again."""
+    with it.stepped() as store, closing(it.near.opener().open()) as other:
+        it.proxy.hold("requests", new=False)
+        used = key(1)
+        assert advance(it, store, 2, {used: 1})
+        store.close()
+        if are_keys_forgotten:
+            forget_keys(other)
+        before = it.index
+        arrived(it)
+        assert it.index == before
+        assert outcome(other, used) == (None if are_keys_forgotten else 2)
+
+
+@pytest.mark.parametrize("condition", ["a key ahead", "an index ahead"])
+def test_a_late_copy_of_a_rejected_batch_does_nothing(it: Apart, condition: str) -> None:
+    """The sequence reaches the index that it required before it arrives."""
+    with it.stepped() as store, closing(it.near.opener().open()) as other:
+        it.proxy.hold("requests", new=False)
+        if condition == "a key ahead":
+            assert outcome(store, key(3)) is None
+        else:
+            with pytest.raises(IndexConflictError):
+                store.advance(1, expected=3)
+        store.close()
+        assert other.advance(2) == 3
+        arrived(it)
+        assert it.index == 3
+
+
+# An engine that is away, or was moved
+
+
+def test_an_engine_that_is_away_makes_no_step(it: Apart) -> None:
+    with it.stepped() as store:
+        it.proxy.cut()
+        for call in (store.read, lambda: store.advance(2), it.far.opener().open):
+            with pytest.raises(StoreUnavailableError):
+                call()
+        it.proxy.heal()
+        assert store.read() == it.index == 1
+        assert store.advance(2) == it.index == 3
+
+
+def test_a_batch_in_doubt_is_found_in_an_engine_that_was_killed(it: Apart) -> None:
+    with it.stepped() as store:
+        pending = in_doubt(it, store)
+        it.engine.kill()
+        it.proxy.cut()
+        until(lambda: store.doubt is not None or pending.has_ended, "it is in doubt")
+        it.engine.start()
+        assert not pending.has_ended
+        it.proxy.heal()
+        assert pending.outcome() == 3
+        assert store.advance(1) == it.index == 4
+
+
+def test_a_sequence_lowered_under_a_batch_in_doubt_is_not_moved_by_it(it: Apart) -> None:
+    """The process answers what it finds, or exits without an answer."""
+    with it.stepped() as store:
+        pending = in_doubt(it, store)
+        assert it.near.opener().set_index(0, lower=True).before == 3
+        it.proxy.cut()
+        it.proxy.heal()
+        found = pending.outcome()
+        assert found == 3 or isinstance(found, BatchUnknowableError)
+        assert it.index == 0
+
+
+# Refusals
+
+Order = Callable[[str], object]
+"""Run commands as the administrator."""
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """A user who may step the sequence, until an administrator says otherwise."""
+
+    it: Apart
+    order: Order
+
+
+@contextmanager
+def postgresql(engine: Postgresql) -> Iterator[Narrow]:
+    with apart(engine, "", "") as it:
+        engine.sql("CREATE ROLE narrow LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO narrow")
+        far = replace(it.far, url=it.far.url.replace("fibcore@", "narrow@"))
+        try:
+            yield Narrow(replace(it, far=far), engine.sql)
+        finally:
+            engine.sql("DROP OWNED BY narrow; DROP ROLE narrow")
+
+
+@contextmanager
+def redis(engine: Redis) -> Iterator[Narrow]:
+    def order(commands: str) -> None:
+        for each in commands.split("; "):
+            assert engine.cli(*each.split()) == "OK"
+
+    with apart(engine, "", "") as it:
+        order("acl setuser narrow reset on >secret ~* +@all")
+        far = replace(it.far, url=it.far.url.replace("//", "//narrow:secret@"))
+        try:
+            yield Narrow(replace(it, far=far), order)
+        finally:
+            engine.cli("acl", "deluser", "narrow")
 
 
 @pytest.fixture(scope="module")
 def guarded(processes: None) -> Iterator[Etcd]:  # noqa: ARG001
     """An etcd that requires a password."""
-    with Etcd() as alone:
+    with Etcd() as engine:
         for command in ("user add root:secret", "user grant-role root root", "auth enable"):
-            alone.ctl(*command.split())
-        yield alone
+            engine.ctl(*command.split())
+        yield engine
 
 
 @contextmanager
-def etcd(engine: Engine) -> Iterator[Place]:
-    assert isinstance(engine, Etcd)
-    sequence = f"test-{uuid.uuid4()}"
+def etcd(engine: Etcd) -> Iterator[Narrow]:
+    with apart(engine, "root:secret@", "narrow:secret@") as it:
 
-    def run(command: str) -> None:
-        for each in command.split("; "):
-            engine.ctl("--user", "root:secret", *each.format(sequence=sequence).split())
+        def order(commands: str) -> None:
+            for each in commands.format(keys=f"fibcore/{it.near.sequence}/").split("; "):
+                engine.ctl("--user", "root:secret", *each.split())
 
-    near = opener_at(f"etcd://root:secret@127.0.0.1:{engine.port}", sequence)
-    assert near.create(0) is None
-    run(
-        "role add narrow; "
-        "role grant-permission narrow --prefix=true readwrite fibcore/{sequence}/; "
-        "user add narrow:secret; user grant-role narrow narrow"
-    )
-    try:
-        url = "etcd://narrow:secret@127.0.0.1:{}"
-        yield Place(sequence, near, url.format, run, engine.port)
-    finally:
-        run("user delete narrow; role delete narrow")
-
-
-KINDS: Final[dict[str, tuple[type[Engine], Callable[[Engine], AbstractContextManager[Place]]]]] = {
-    "postgresql": (Postgresql, postgresql),
-    "redis": (Redis, redis),
-    "etcd": (Etcd, etcd),
-}
-
-
-@pytest.fixture
-def place(engines: Engines, request: pytest.FixtureRequest) -> Iterator[Place]:
-    kind, made = KINDS[request.param]
-    engine = request.getfixturevalue("guarded") if kind is Etcd else engines(kind)
-    with made(engine) as place:
-        yield place
-
-
-REFUSALS: Final = {
-    "postgresql": {
-        "a right": (
-            "REVOKE UPDATE ON fibcore_node FROM narrow",
-            "permission denied",
-            "GRANT UPDATE ON fibcore_node TO narrow",
-        ),
-        "a table": (
-            "ALTER TABLE fibcore_node RENAME TO away",
-            "there is no sequence",
-            "ALTER TABLE away RENAME TO fibcore_node",
-        ),
-        "a role": (
-            "ALTER ROLE narrow NOLOGIN",
-            "not permitted to log in",
-            "ALTER ROLE narrow LOGIN",
-        ),
-    },
-    "redis": {
-        "a right": ("acl setuser narrow -evalsha", "evalsha", "acl setuser narrow +evalsha"),
-        "the key": ("acl setuser narrow resetkeys", "no permissions", "acl setuser narrow ~*"),
-        "a user": ("acl setuser narrow off", "invalid username", "acl setuser narrow on"),
-        "a sequence": ("rename {key} away", "there is no sequence", "rename away {key}"),
-        "a type": ("rename {key} away; set {key} x", "is not ours", "rename away {key}"),
-    },
-    "etcd": {
-        "a right": (
-            "user revoke-role narrow narrow",
-            "permission denied",
-            "user grant-role narrow narrow",
-        ),
-        "a user": (
-            "user delete narrow",
-            "authentication failed",
-            "user add narrow:secret; user grant-role narrow narrow",
-        ),
-    },
-}
-"""What is revoked after a batch was applied, the resulting error, and how it is restored."""
-
-CASES: Final = [
-    pytest.param(engine, *commands, id=f"{engine}: {name}")
-    for engine, each in REFUSALS.items()
-    for name, commands in each.items()
-]
-
-
-@pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retry at once."""
-    monkeypatch.setattr(engine_store, "PAUSES", (0.0, 0.01))
-
-
-class Doubt:
-    """A node whose batch of two is applied, but whose reply is lost."""
-
-    def __init__(self, place: Place, stack: ExitStack) -> None:
-        self.place = place
-        self.proxy = stack.enter_context(Proxy(place.port))
-        self.store: EngineStore = opener_at(place.url(self.proxy.port), place.sequence).open()
-        self.outcomes: list[int | Exception] = []
-        assert self.store.advance(1) == 1
-        self.proxy.hold("replies")
-        self._thread = threading.Thread(target=self._step)
-        self._thread.start()
-        until(lambda: place.index == 3, "the batch is committed")
-
-    def _step(self) -> None:
+        order(
+            "role add narrow; role grant-permission narrow --prefix=true readwrite {keys}; "
+            "user add narrow:secret; user grant-role narrow narrow"
+        )
         try:
-            self.outcomes.append(self.store.advance(2))
-        except Exception as error:
-            self.outcomes.append(error)
-
-    def ask_again(self) -> None:
-        """Lose the reply."""
-        self.proxy.cut()
-        self.proxy.heal()
-
-    def end(self) -> int | Exception:
-        self._thread.join(PATIENCE)
-        (outcome,) = self.outcomes
-        return outcome
+            yield Narrow(it, order)
+        finally:
+            order("user delete narrow; role delete narrow")
 
 
 @pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
+def narrow(engines: Engines, request: pytest.FixtureRequest) -> Iterator[Narrow]:
+    kind: Literal["postgresql", "redis", "etcd"] = request.param
+    if kind == "postgresql":
+        made = postgresql(engines(Postgresql))
+    elif kind == "redis":
+        made = redis(engines(Redis))
+    else:
+        made = etcd(request.getfixturevalue("guarded"))
+    with made as found:
+        yield found
 
 
-@pytest.mark.parametrize(("place", "refuse", "reason", "allow"), CASES, indirect=["place"])
-def test_a_refusal_after_a_batch_was_sent_leaves_it_in_doubt(
-    place: Place, refuse: str, reason: str, allow: str, stack: ExitStack
-) -> None:
-    it = Doubt(place, stack)
-    place.run(refuse)
-    it.ask_again()
-    until(lambda: bool(it.outcomes) or reason in str(it.store.doubt), "the question is refused")
-    assert it.outcomes == []
-    place.run(allow)
-    assert it.end() == 3
-    assert it.store.doubt is None
-    assert it.store.advance(1) == place.index == 4
-    it.store.close()
-
-
-@pytest.mark.parametrize(
-    ("place", "refuse", "reason", "allow"),
-    [each for each in CASES if each.id == "redis: a right"],
-    indirect=["place"],
-)
-def test_without_that_rule_committed_steps_would_be_reported_as_refused(
-    place: Place,
-    refuse: str,
-    reason: str,
-    allow: str,
-    stack: ExitStack,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(EngineStore, "_done", EngineStore._done)
-    takes_a_refusal_for_an_answer()
-    it = Doubt(place, stack)
-    place.run(refuse)
-    it.ask_again()
-    outcome = it.end()
-    assert isinstance(outcome, NoRightError)
-    assert reason in str(outcome)
-    place.run(allow)
-    assert place.index == 3
-    it.store.close()
-
-
-@pytest.mark.parametrize("place", KINDS, indirect=True)
-def test_the_outcome_of_a_batch_whose_record_is_gone_is_unknown(
-    place: Place, stack: ExitStack
-) -> None:
-    it = Doubt(place, stack)
-    with closing(place.near.open()) as store:
-        remove_records(store, all_records(store))
-        # The process that removed them has lost its record, too, and creates another one.
-        assert store.advance(1) == 4
-    it.ask_again()
-    assert isinstance(it.end(), BatchUnknowableError)
-    assert place.index == 4
-    it.store.close()
-
-
-# Batches that arrive after their process has exited
-
-
-def late(place: Place, stack: ExitStack) -> int:
-    """A batch is sent and delayed, and sent again; its process exits; then the first copy arrives.
-
-    Returns:
-        The index then; without the late copy it is 2.
-    """
-    proxy = stack.enter_context(Proxy(place.port))
-    store = opener_at(place.url(proxy.port), place.sequence).open()
-    assert store.advance(1) == 1
-    proxy.hold("requests", new=False)
-    assert store.advance(1) == 2
-    store.close()
-    proxy.heal()
-    until(lambda: not proxy.connections, "what was held up has arrived, and the engine has read it")
-    return place.index
-
-
-@pytest.fixture
-def _leaving_connections(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:  # noqa: ARG001
-    # PostgreSQL ends the old connection, where it can.
-    monkeypatch.setattr("fibcore.stores.postgresql.END_OTHERS", "SELECT $1::text")
-
-
-@pytest.mark.usefixtures("_leaving_connections")
-@pytest.mark.parametrize("place", KINDS, indirect=True)
-def test_a_batch_that_arrives_after_its_process_exited_is_ignored(
-    place: Place, stack: ExitStack
-) -> None:
-    assert late(place, stack) == 2
-
-
-@pytest.mark.usefixtures("_leaving_connections")
-@pytest.mark.parametrize("place", ["redis"], indirect=True)
-def test_without_a_record_a_late_batch_would_be_applied_twice(
-    place: Place, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = redis_store.COMMIT.replace("return {'gone'}", "record = '0 0'")
-    assert script != redis_store.COMMIT
-    monkeypatch.setattr(redis_store, "COMMIT", script)
-    assert late(place, stack) == 3
-
-
-# Rejected in doubt
-
-
-def rejected(place: Place, stack: ExitStack, why: str) -> tuple[int, int]:
-    """A batch is delayed, and settled: its key is rejected. Then the batch arrives.
-
-    Args:
-        why: "ahead": the sequence reaches the index in the key before the batch arrives.
-            "dropped": other nodes drop keys before the batch is settled.
-
-    Returns:
-        The index before it arrives, and after.
-    """
-    proxy = stack.enter_context(Proxy(place.port))
-    other = stack.enter_context(closing(place.near.open()))
-    far = opener_at(place.url(proxy.port), place.sequence)
-    store = stack.enter_context(closing(far.open()))
-    for number in range(1, 4):
-        assert step(other, key(number)) == number
-    assert store.advance(1) == 4
-    # PostgreSQL prepares a statement when it is first used.
-    assert found(store, key(1)) == {key(1): 1}
-    asked = key(9, since=5 if why == "ahead" else 0)
-    if why == "dropped":
-        assert other._link is not None
-        far.sleep = lambda _: other._link.drop_keys(1)  # type: ignore[union-attr]
-    proxy.hold("requests", new=False)
-    assert found(store, asked) == {asked: None}
-    if why == "ahead":
-        assert other.advance(1) == 5
-    before = place.index
-    proxy.heal()
-    until(
-        lambda: proxy.connections == 1, "what was held up has arrived, and the engine has read it"
-    )
-    return before, place.index
-
-
-@pytest.mark.usefixtures("_leaving_connections")
-@pytest.mark.parametrize(
-    ("place", "why"),
-    [
-        *((kind, "ahead") for kind in KINDS),
-        ("postgresql", "dropped"),
-        ("etcd", "dropped"),
-    ],
-    indirect=["place"],
-)
-def test_a_batch_that_was_rejected_in_doubt_is_never_applied(
-    place: Place, why: str, stack: ExitStack
-) -> None:
-    before, after = rejected(place, stack, why)
-    assert after == before
-
-
-@pytest.mark.usefixtures("_leaving_connections")
-@pytest.mark.parametrize(
-    ("place", "why"),
-    [("redis", "ahead"), ("postgresql", "ahead")],
-    indirect=["place"],
-)
-def test_a_rejected_batch_whose_number_is_not_used_up_would_step(
-    place: Place, why: str, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for link in (EtcdLink, PostgresqlLink, RedisLink):
-        monkeypatch.setattr(link, "settle", lambda *_: 0)
-    # As if the number stayed the same until there was an outcome.
-    monkeypatch.setattr(Batch, "_replace", lambda batch, **_: batch)
-    before, after = rejected(place, stack, why)
-    assert after == before + 1
-
-
-# Refused before it is sent, or in the reply to the only copy
-
-
+ROLE: Final = "ALTER ROLE narrow"
+READS: Final = "default_transaction_read_only"
+SCHEMA: Final = "ALTER SCHEMA"
+ALL: Final = "ALL TABLES IN SCHEMA public"
 READ_ONLY: Final = (
-    "role revoke-permission narrow --prefix=true fibcore/{sequence}/; "
-    "role grant-permission narrow --prefix=true read fibcore/{sequence}/"
+    "role revoke-permission narrow --prefix=true {keys}; "
+    "role grant-permission narrow --prefix=true read {keys}"
 )
-RIGHTS: Final = [
-    ("postgresql", "REVOKE UPDATE ON fibcore_sequence FROM narrow"),
-    ("postgresql", "REVOKE INSERT ON fibcore_node FROM narrow"),
-    ("redis", "acl setuser narrow -hset"),
-    ("redis", "acl setuser narrow -hdel"),
-    ("etcd", READ_ONLY),
+REFUSALS: Final = [
+    ("postgresql", "rights", f"REVOKE ALL ON {ALL} FROM narrow", f"GRANT ALL ON {ALL} TO narrow"),
+    (
+        "postgresql",
+        "updates",
+        f"REVOKE UPDATE ON {ALL} FROM narrow",
+        f"GRANT ALL ON {ALL} TO narrow",
+    ),
+    ("postgresql", "the login", f"{ROLE} NOLOGIN", f"{ROLE} LOGIN"),
+    ("postgresql", "connections", f"{ROLE} CONNECTION LIMIT 0", f"{ROLE} CONNECTION LIMIT -1"),
+    ("postgresql", "writes", f"{ROLE} SET {READS} = on", f"{ROLE} RESET {READS}"),
+    (
+        "postgresql",
+        "the tables",
+        f"{SCHEMA} public RENAME TO away",
+        f"{SCHEMA} away RENAME TO public",
+    ),
+    ("redis", "scripts", "acl setuser narrow -evalsha", "acl setuser narrow +evalsha"),
+    ("redis", "rights", "acl setuser narrow resetkeys", "acl setuser narrow ~*"),
+    ("redis", "the login", "acl setuser narrow off", "acl setuser narrow on"),
+    ("redis", "memory", "config set maxmemory 1", "config set maxmemory 0"),
+    ("redis", "writes", "replicaof 127.0.0.1 1", "replicaof no one"),
+    ("redis", "the tables", "swapdb 0 9", "swapdb 0 9"),
+    ("etcd", "rights", "user revoke-role narrow narrow", "user grant-role narrow narrow"),
+    (
+        *("etcd", "the login", "user delete narrow"),
+        "user add narrow:secret; user grant-role narrow narrow",
+    ),
 ]
-
-
-@pytest.mark.parametrize(("place", "refuse"), RIGHTS, indirect=["place"])
-def test_a_missing_permission_is_noticed_when_connecting(place: Place, refuse: str) -> None:
-    place.run(refuse)
-    far = opener_at(place.url(place.port), place.sequence)
-    with pytest.raises(NoRightError):
-        far.open()
-
-
-@pytest.mark.parametrize("right", ["hset", "hget", "evalsha", "time", "hincrby"])
-@pytest.mark.parametrize("place", ["redis"], indirect=True)
-def test_a_script_that_stops_half_way_has_changed_nothing(place: Place, right: str) -> None:
-    with closing(opener_at(place.url(place.port), place.sequence).open()) as store:
-        place.run(f"acl setuser narrow -{right}")
-        if right in ("time", "hincrby"):
-            assert store.advance(1) == 1
-        else:
-            with pytest.raises(NoRightError):
-                store.advance(1)
-            assert place.index == 0
-
-
-@pytest.mark.parametrize("is_tried_first", [True, False], ids=["tried first", "control"])
-@pytest.mark.parametrize("place", ["redis"], indirect=True)
-def test_a_script_that_cannot_drop_keys_has_changed_nothing(
-    place: Place, is_tried_first: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The control: without checking permissions first, it stops after its writes."""
-    monkeypatch.setattr(engine_store, "MAX_KEYED", 1)
-    if not is_tried_first:
-        script = redis_store.COMMIT.replace("redis.call('HDEL', key, '')", "")
-        assert script != redis_store.COMMIT
-        monkeypatch.setattr(redis_store, "COMMIT", script)
-    made = opener_at(place.url(place.port), place.sequence)
-    made.max_keys = 1
-    with closing(made.open()) as store:
-        first, second = key(1), key(2)
-        assert store.advance(1, keys={first: 1}) == 1
-        place.run("acl setuser narrow -hdel")
-        with pytest.raises(NoRightError):
-            store.advance(1, keys={second: 1})
-        assert place.index == (1 if is_tried_first else 2)
-
-
-@pytest.mark.parametrize("place", ["redis"], indirect=True)
-def test_with_two_writes_a_script_would_stop_between_them(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write = "redis.call('HSET', key, 'index', reached, "
-    script = redis_store.COMMIT.replace(
-        write, f"redis.call('HINCRBY', key, 'index', steps) {write}"
-    )
-    assert script != redis_store.COMMIT
-    monkeypatch.setattr(redis_store, "COMMIT", script)
-    with closing(opener_at(place.url(place.port), place.sequence).open()) as store:
-        place.run("acl setuser narrow -hset")
-        with pytest.raises(NoRightError):
-            store.advance(1)
-        assert place.index == 1
+"""What is taken after a batch was made, how, and how it is given back."""
 
 
 @pytest.mark.parametrize(
-    ("index", "reached"), [(0, 7), (10**15 - 3, 10**15 + 4), (2**62, 2**62 + 7)]
+    ("narrow", "what", "take", "give"),
+    [pytest.param(*each, id=f"{each[0]}: {each[1]}") for each in REFUSALS],
+    indirect=["narrow"],
 )
-@pytest.mark.parametrize("place", ["redis"], indirect=True)
-def test_additions_to_an_index_are_exact(place: Place, index: int, reached: int) -> None:
-    place.near.set_index(index, lower=True)
-    with closing(place.near.open()) as store:
-        assert store.advance(7, limit=reached) == store.read() == reached
+def test_a_refusal_is_no_proof_that_a_batch_was_not_made(
+    narrow: Narrow, what: str, take: str, give: str
+) -> None:
+    it = narrow.it
+    with it.stepped() as store:
+        pending = in_doubt(it, store)
+        narrow.order(take)
+        try:
+            before = it.proxy.accepted
+            it.proxy.cut()
+            it.proxy.heal()
+            until(lambda: pending.has_ended or it.proxy.accepted > before + 2, "it was refused")
+            assert not pending.has_ended or what == "the tables"
+        finally:
+            narrow.order(give)
+        found = pending.outcome()
+        if what == "the tables" and isinstance(found, BatchUnknowableError):
+            return
+        assert found == 3
+        assert store.advance(1) == it.index == 4
+
+
+@pytest.mark.parametrize(
+    ("narrow", "take"),
+    [
+        ("postgresql", f"REVOKE UPDATE ON {ALL} FROM narrow"),
+        ("postgresql", f"REVOKE INSERT ON {ALL} FROM narrow"),
+        ("redis", "acl setuser narrow -hset"),
+        ("etcd", READ_ONLY),
+    ],
+    indirect=["narrow"],
+)
+def test_a_missing_right_is_noticed_before_a_step(narrow: Narrow, take: str) -> None:
+    narrow.order(take)
+    with pytest.raises(StoreUnavailableError):
+        narrow.it.far.opener().open()
+    assert narrow.it.index == 0

@@ -9,17 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from stat import filemode
-from typing import NamedTuple
-
-from fibcore.stores import sqlite_file
-
-
-class InvalidDatabase(NamedTuple):
-    """A way to make a valid database invalid, and a part of the message for it."""
-
-    name: str
-    make: Callable[[Path], object]
-    complaint: str
+from typing import Final
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -48,16 +38,16 @@ def change(path: Path, *statements: str) -> None:
             connection.execute(statement)
 
 
-def change_in_the_wal(path: Path, statement: str) -> None:
-    """Change a database and exit, so that the change is only in the WAL."""
+def left_by_a_dead_program(path: Path, *statements: str) -> None:
+    """Change a database, and die without closing it: the change is only in the files beside it."""
     program = """
 import os, sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute(sys.argv[2])
+for statement in sys.argv[2:]:
+    connection.execute(statement)
 os._exit(0)
 """
-    subprocess.run([sys.executable, "-c", program, path, statement], check=True)
-    assert path.with_name(path.name + "-wal").stat().st_size
+    subprocess.run([sys.executable, "-c", program, path, *statements], check=True)
 
 
 def _foreign(path: Path) -> None:
@@ -67,56 +57,28 @@ def _foreign(path: Path) -> None:
 
 def _foreign_with_a_wal(path: Path) -> None:
     _foreign(path)
-    change_in_the_wal(path, "INSERT INTO theirs VALUES (1)")
+    left_by_a_dead_program(path, "INSERT INTO theirs VALUES (1)")
 
 
 def _foreign_with_a_journal(path: Path) -> None:
-    """A file of another program, which died during a transaction."""
     path.unlink()
-    program = """
-import os, sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("PRAGMA cache_size = 1")
-connection.execute("CREATE TABLE theirs (a)")
-connection.execute("INSERT INTO theirs VALUES (zeroblob(100000))")
-connection.execute("BEGIN")
-connection.execute("UPDATE theirs SET a = zeroblob(100001)")
-os._exit(0)
-"""
-    subprocess.run([sys.executable, "-c", program, path], check=True)
-    assert path.with_name(path.name + "-journal").stat().st_size
-
-
-def _one_row_too_many(path: Path) -> None:
-    digest = sqlite_file.index_digest(9).hex()
-    change(
+    left_by_a_dead_program(
         path,
-        "PRAGMA ignore_check_constraints = on",
-        f"INSERT INTO sequence (id, n, digest) VALUES (2, 9, x'{digest}')",
+        "PRAGMA cache_size = 1",
+        "CREATE TABLE theirs (a)",
+        "INSERT INTO theirs VALUES (zeroblob(100000))",
+        "BEGIN",
+        "UPDATE theirs SET a = zeroblob(100001)",
     )
 
 
-def _overwrite_the_page_of_the_index(path: Path) -> None:
-    data = path.read_bytes()
-    begin = _place_of_the_digest(path) // sqlite_file.PAGE_SIZE * sqlite_file.PAGE_SIZE
-    path.write_bytes(data[:begin] + b"\xff" * 64 + data[begin + 64 :])
-
-
-def _cut(path: Path, parts: int) -> None:
-    os.truncate(path, path.stat().st_size // parts)
-
-
-def _flip_a_bit_of_the_index(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[_place_of_the_digest(path) - 1] ^= 4
-    path.write_bytes(data)
-
-
-def _place_of_the_digest(path: Path) -> int:
-    """Return the position of the index's digest, right after the index."""
-    with closing(sqlite_file.connect(path, "alone")) as connection:
+def _flip_a_bit_of_the_digest(path: Path) -> None:
+    """Of the digest of the index, which is found in the file by its bytes."""
+    with closing(sqlite3.connect(path)) as connection:
         (digest,) = connection.execute("SELECT digest FROM sequence").fetchone()
-    return path.read_bytes().index(digest)
+    data = bytearray(path.read_bytes())
+    data[data.index(digest)] ^= 4
+    path.write_bytes(data)
 
 
 def _replace_by_a_pipe(path: Path) -> None:
@@ -129,71 +91,43 @@ def _replace_by_a_folder(path: Path) -> None:
     path.mkdir()
 
 
-def _replace_by_a_link_to_it(path: Path) -> None:
-    path.symlink_to(path.rename(path.with_name("real.db")))
-
-
 def _replace_by_a_dangling_link(path: Path) -> None:
     path.unlink()
     path.symlink_to("nowhere.db")
 
 
-INVALID_DATABASES = [
-    InvalidDatabase("empty", lambda path: path.write_bytes(b""), "it is empty"),
-    InvalidDatabase(
-        "text", lambda path: path.write_text("index 5\n" * 999), "file is not a database"
+Ruin = Callable[[Path], object]
+
+DAMAGED: Final[dict[str, Ruin]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("index 5\n" * 999),
+    "zeros": lambda path: path.write_bytes(bytes(8192)),
+    "no format": lambda path: change(path, "PRAGMA user_version = 0"),
+    "no row": lambda path: change(path, "DELETE FROM sequence"),
+    "no table": lambda path: change(path, "DROP TABLE sequence"),
+    "index changed": lambda path: change(path, "UPDATE sequence SET n = n + 1"),
+    "index changed, in the WAL": lambda path: left_by_a_dead_program(
+        path, "UPDATE sequence SET n = n + 1"
     ),
-    InvalidDatabase("zeros", lambda path: path.write_bytes(bytes(8192)), "file is not a database"),
-    InvalidDatabase("foreign", _foreign, "another program made it"),
-    InvalidDatabase("foreign, with a WAL", _foreign_with_a_wal, "another program made it"),
-    InvalidDatabase(
-        "foreign, with a journal", _foreign_with_a_journal, "attempt to write a readonly database"
+    "digest changed": lambda path: change(path, "UPDATE sequence SET digest = zeroblob(16)"),
+    "bit flipped": _flip_a_bit_of_the_digest,
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "cut short": lambda path: os.truncate(path, path.stat().st_size // 3),
+}
+
+FOREIGN: Final[dict[str, Ruin]] = {
+    "foreign": _foreign,
+    "foreign, with a WAL": _foreign_with_a_wal,
+    "later format": lambda path: change(path, "PRAGMA user_version = 99"),
+    "later format, in the WAL": lambda path: left_by_a_dead_program(
+        path, "PRAGMA user_version = 99"
     ),
-    InvalidDatabase(
-        "no format",
-        lambda path: change(path, "PRAGMA user_version = 0"),
-        "it was not written completely: it names no format",
-    ),
-    InvalidDatabase(
-        "later format",
-        lambda path: change(path, "PRAGMA user_version = 2"),
-        "its format is 2, and this program knows 1 alone",
-    ),
-    InvalidDatabase(
-        "later format, in the WAL",
-        lambda path: change_in_the_wal(path, "PRAGMA user_version = 2"),
-        "its format is 2, and this program knows 1 alone",
-    ),
-    InvalidDatabase(
-        "no row",
-        lambda path: change(path, "DELETE FROM sequence"),
-        "it holds 0 rows instead of one",
-    ),
-    InvalidDatabase("two rows", _one_row_too_many, "it holds 2 rows instead of one"),
-    InvalidDatabase("no table", lambda path: change(path, "DROP TABLE sequence"), "no such table"),
-    InvalidDatabase(
-        "index changed",
-        lambda path: change(path, "UPDATE sequence SET n = 6"),
-        "its index does not match the digest",
-    ),
-    InvalidDatabase(
-        "index changed, in the WAL",
-        lambda path: change_in_the_wal(path, "UPDATE sequence SET n = 6"),
-        "its index does not match the digest",
-    ),
-    InvalidDatabase("bit flipped", _flip_a_bit_of_the_index, "its index does not match the digest"),
-    InvalidDatabase(
-        "digest of another index",
-        lambda path: change(
-            path, f"UPDATE sequence SET digest = x'{sqlite_file.index_digest(6).hex()}'"
-        ),
-        "its index does not match the digest",
-    ),
-    InvalidDatabase("page overwritten", _overwrite_the_page_of_the_index, "it is corrupt ("),
-    InvalidDatabase("truncated", lambda path: _cut(path, 2), "malformed"),
-    InvalidDatabase("cut short", lambda path: _cut(path, 3), "malformed"),
-    InvalidDatabase("pipe", _replace_by_a_pipe, "it is not a file"),
-    InvalidDatabase("folder", _replace_by_a_folder, "it is not a file"),
-    InvalidDatabase("link", _replace_by_a_link_to_it, "it is a link to /"),
-    InvalidDatabase("dangling link", _replace_by_a_dangling_link, "it is a link to /"),
-]
+    "pipe": _replace_by_a_pipe,
+    "folder": _replace_by_a_folder,
+    "link": lambda path: path.symlink_to(path.rename(path.with_name("real.db"))),
+    "dangling link": _replace_by_a_dangling_link,
+}
+"""What is not this program's to replace."""
+
+INVALID_DATABASES: Final = DAMAGED | FOREIGN | {"foreign, with a journal": _foreign_with_a_journal}
+"""Each makes a valid database invalid."""

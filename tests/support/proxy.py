@@ -42,6 +42,8 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self.lost = threading.Semaphore(0)
         """Released for each lost reply."""
+        self.accepted = 0
+        """Number of connections so far."""
         self._trickles = False
         self._to_lose: list[bytes] = []
         """Substrings of requests whose replies are to be lost."""
@@ -71,7 +73,7 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """Number of open connections."""
+        """Number of open connections that are not abandoned."""
         return len(self._gates)
 
     # From any thread.
@@ -85,6 +87,8 @@ class Proxy:
                 writer.transport.abort()
 
         self._do(do)
+        # A connection is closed by the loop's next turn; a batch sent before would be in doubt.
+        self._do(lambda: None)
 
     def hold(self, *directions: Direction, new: bool = True) -> None:
         """Hold data in these directions until ``heal``.
@@ -100,6 +104,14 @@ class Proxy:
                     gates[each].clear()
 
         self._do(do)
+
+    def abandon(self) -> None:
+        """Deliver nothing more on open connections, and leave them open, as a vanished host does.
+
+        ``heal`` has no effect on them.
+        """
+        self.hold(*DIRECTIONS, new=False)
+        self._do(self._gates.clear)
 
     def lose_a_reply(self, to: bytes = b"") -> None:
         """Drop the next reply to a request that contains ``to``, and end its connection."""
@@ -160,6 +172,7 @@ class Proxy:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         if self._is_cut:
             writer.transport.abort()
             return
@@ -185,7 +198,8 @@ class Proxy:
             writer.transport.abort()
             back.transport.abort()
         finally:
-            self._gates.remove(gates)
+            if gates in self._gates:
+                self._gates.remove(gates)
             self._writers -= {writer, back}
 
     async def _pass_on(
