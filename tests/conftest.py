@@ -25,7 +25,6 @@ from tests.support import requires
 from tests.support.disks import SmallDisk, memory_with_room, mounted
 from tests.support.engines import ENGINES, Engine
 from tests.support.servers import listening_socket
-from tests.support.waiting import PATIENCE
 
 LONG: Final = float(os.environ.get("FAULTS_SECONDS", "0")) > 0
 """Whether to run tests that take too long for ``make test``."""
@@ -160,25 +159,6 @@ def engines(processes: None) -> Iterator[Engines]:  # noqa: ARG001
             return found
 
         yield one
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be patient with engines: for tests in which every reply arrives, sooner or later."""
-    for name in (
-        "postgresql_connection.REPLY_SECONDS",
-        "postgresql_connection.STATEMENT_SECONDS",
-        "redis_connection.REPLY_SECONDS",
-        "etcd_connection.REPLY_SECONDS",
-    ):
-        monkeypatch.setattr(f"fibcore.stores.{name}", PATIENCE)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch, patient: None) -> None:  # noqa: ARG001
-    """Give up soon: for tests in which a reply never arrives."""
-    for each in ("postgresql_connection", "redis_connection", "etcd_connection"):
-        monkeypatch.setattr(f"fibcore.stores.{each}.REPLY_SECONDS", 1.0)
 
 
 @pytest.fixture(scope="session", params=ENGINES, ids=lambda kind: kind.__name__.lower())

@@ -86,13 +86,6 @@ def test_numbers_on_both_sides_of_a_block_of_digits_are_exact(
         assert sequence.advance().current == digits_of(index)
 
 
-def test_numbers_around_the_release_of_the_gil_are_exact() -> None:
-    first_longer = crossing(8191)
-    sequence = Sequence(first_longer - 10)
-    for index in range(first_longer - 9, first_longer + 10):
-        assert sequence.advance().current == digits_of(index)
-
-
 @every("start", range(LAST_WORD_INDEX - 4, LAST_WORD_INDEX + 4))
 @every("steps", range(1, 10))
 def test_numbers_on_both_sides_of_64_bits_are_exact(start: int, steps: int) -> None:
@@ -122,12 +115,6 @@ def test_iterating_over_a_sequence_steps_it() -> None:
     numbers = [(each.index, each.current) for each in itertools.islice(sequence, 11)]
     assert numbers == [(index, digits_of(index)) for index in range(90, 101)]
     assert sequence.index == 100
-
-
-def test_iterating_over_a_sequence_ends_at_the_largest_index() -> None:
-    sequence = Sequence(MAX_INDEX - 2, integers="uint64")
-    assert [each.index for each in sequence] == [MAX_INDEX - 1, MAX_INDEX]
-    assert sequence.index == MAX_INDEX
 
 
 def test_a_number_is_converted_once_and_shared() -> None:
@@ -167,12 +154,6 @@ def test_uint64_is_correct_after_any_start_and_jump(start: int, steps: int) -> N
     assert int(sequence.advance().current) == fibonacci_modulo(start + steps + 1)
 
 
-@given(st.integers(1, MAX_INDEX))
-def test_uint64_jumps_to_any_index(steps: int) -> None:
-    sequence = Sequence(integers="uint64")
-    assert int(sequence.advance(steps).current) == fibonacci_modulo(steps)
-
-
 # Bounds
 
 
@@ -180,24 +161,6 @@ def test_uint64_jumps_to_any_index(steps: int) -> None:
 def test_a_start_out_of_bounds_is_rejected(index: int) -> None:
     with pytest.raises(ValueError, match=f"from 0 to {MAX_EXACT_INDEX}, not {index}"):
         Sequence(index)
-
-
-@pytest.mark.parametrize("index", [-1, MAX_INDEX + 1, 2**64, 2**200])
-def test_a_uint64_start_out_of_bounds_is_rejected(index: int) -> None:
-    with pytest.raises(ValueError, match=f"from 0 to {MAX_INDEX}, not {index}"):
-        Sequence(index, integers="uint64")
-
-
-@pytest.mark.parametrize("index", ["1", 1.0, None, True, b"1"])
-def test_a_start_that_is_not_an_int_is_rejected(index: object) -> None:
-    with pytest.raises(TypeError, match="index must be an int"):
-        Sequence(cast("int", index))
-
-
-@pytest.mark.parametrize("integers", ["float", "", "EXACT", None, 64])
-def test_an_unknown_kind_of_integer_is_rejected(integers: object) -> None:
-    with pytest.raises(ValueError, match="integers must be 'exact' or 'uint64'"):
-        Sequence(integers=cast("Literal['exact']", integers))
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.0, "1", None, True])
@@ -251,11 +214,6 @@ def test_a_step_without_enough_memory_raises() -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
 
 
-def test_only_a_sequence_can_create_a_snapshot() -> None:
-    with pytest.raises(TypeError, match=r"use Sequence\(index\)\.snapshot"):
-        Snapshot()
-
-
 @pytest.mark.parametrize("name", ["index", "current", "previous"])
 def test_snapshots_and_sequences_are_read_only(name: str) -> None:
     sequence = Sequence(7)
@@ -295,19 +253,6 @@ def test_many_threads_get_each_index_once() -> None:
     assert handed_out == list(range(start + 1, start + threads * steps + 1))
     assert_stands_at(sequence, start + threads * steps)
     assert sequence.retries > 0, "the threads never met: this run has shown nothing"
-
-
-@pytest.mark.usefixtures("_many_switches")
-def test_jumps_of_many_threads_add_up() -> None:
-    sequence = Sequence(RELEASES_GIL_INDEX)
-    reached: list[int] = []
-
-    def jump(steps: int) -> Callable[[], None]:
-        return lambda: reached.extend(sequence.advance(steps).index for _ in range(50))
-
-    together(jump(1), jump(2), jump(3), jump(70))
-    assert len(set(reached)) == 200
-    assert_stands_at(sequence, RELEASES_GIL_INDEX + 50 * (1 + 2 + 3 + 70))
 
 
 @pytest.mark.usefixtures("_many_switches")

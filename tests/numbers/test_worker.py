@@ -1,18 +1,21 @@
-"""The process that computes long numbers: its priority, its end, and its replacement."""
+"""The process that computes long numbers, and what is known of a number without computing it."""
 
-import json
 import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import gmpy2
 import pytest
 
+from fibcore import MAX_EXACT_INDEX
+from fibcore.command.cli import main
 from tests.support.raw_clients import body_of, read_all
-from tests.support.reference import digits_of
-from tests.support.servers import Client, ServerProcess
+from tests.support.reference import digits_of, fibonacci_modulo
+from tests.support.servers import ServerProcess
+from tests.support.stores import file_at
 from tests.support.waiting import until, until_ended
 
 SHORT = 19_000
@@ -57,28 +60,18 @@ def test_the_worker_ends_with_its_server(served: ServerProcess) -> None:
     until_ended(worker_pid)
 
 
-def queued(client: Client) -> int:
-    return int(json.loads(client.get("/status").body)["waiting_numbers"])
-
-
 def test_a_stop_waits_for_the_numbers_that_clients_wait_for(served: ServerProcess) -> None:
     client = served.client
     client.get("/numbers/30000")
     (worker_pid,) = workers_of(served.pid)
     os.kill(worker_pid, signal.SIGSTOP)
-    with ExitStack() as stack:
-        asking = [stack.enter_context(client.raw()) for _ in range(4)]
-        for number, connection in enumerate(asking):
-            index = 30_001 + number // 2
-            connection.sendall(b"GET /numbers/%d HTTP/1.1\r\nHost: x\r\n\r\n" % index)
-        until(lambda: queued(client) == 2, "it is asked for both")
+    with client.raw() as connection:
+        connection.sendall(b"GET /numbers/30001 HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: b'"waiting_numbers": 1' in client.get("/status").body, "it waits")
         served.signal(signal.SIGTERM)
         served.log.expect("Shutting down")
-        served.signal(signal.SIGTERM)  # Repeating it changes nothing.
         os.kill(worker_pid, signal.SIGCONT)
-        for number, connection in enumerate(asking):
-            digits = digits_of(30_001 + number // 2).decode()
-            assert body_of(read_all(connection)) == f'{{"number": {digits}}}'
+        assert body_of(read_all(connection)) == f'{{"number": {digits_of(30_001).decode()}}}'
     assert served.wait() == 0
     until_ended(worker_pid)
 
@@ -95,3 +88,31 @@ def test_a_worker_that_stands_still_is_replaced(served: ServerProcess) -> None:
     assert workers_of(served.pid) != [worker_pid]
     until_ended(worker_pid)
     served.log.expect("The number at index 30001 is not computed")
+
+
+def show(capsys: pytest.CaptureFixture[str], index: int, *options: str) -> str:
+    """What the command prints of a sequence at ``index``."""
+    with TemporaryDirectory() as folder:
+        file_at(database := Path(folder, "fibcore.db")).opener().create(index)
+        assert main(["show", "--database", str(database), *options]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("index", [0, 7, 97, 98, 93, 94, 1_000, 123_456, MAX_EXACT_INDEX])
+def test_the_ends_of_a_number_are_known_at_once(
+    capsys: pytest.CaptureFixture[str], index: int
+) -> None:
+    if index == MAX_EXACT_INDEX:
+        last = str(gmpy2.lucasu_mod(1, -1, index, 10**20)).zfill(20)
+        shown = f"...{last} (208987640 digits)"
+    else:
+        text = digits_of(index).decode()
+        shown = text if len(text) <= 20 else f"{text[:20]}...{text[-20:]}"
+    assert shown in show(capsys, index)
+
+
+@pytest.mark.parametrize("index", [0, 93, 20_000, 6_000_000])
+def test_all_digits_are_printed(capsys: pytest.CaptureFixture[str], index: int) -> None:
+    """The last of these takes more than one piece."""
+    assert show(capsys, index, "--digits").encode() == digits_of(index) + b"\n"
+    assert show(capsys, index, "--integers", "uint64", "--digits") == f"{fibonacci_modulo(index)}\n"

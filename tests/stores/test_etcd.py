@@ -1,23 +1,22 @@
-"""The store in etcd: three members, one of which may fail, and its URLs."""
+"""What is particular to etcd: three members, of which one may fail, its users, and its errors."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
 
 import pytest
 
-from fibcore.command import cli
-from fibcore.problems import EngineUnavailableError, NoRightError
-from fibcore.stores import DurabilityWarning, Risk
-from fibcore.stores.engine import EngineStore
-from fibcore.stores.etcd import EtcdLink, EtcdOpener
-from fibcore.stores.etcd_connection import Connection
-from tests.support.engine_stores import opener_at
+from fibcore.command.cli import main
+from fibcore.problems import StoreUnavailableError
+from fibcore.stores import Store
 from tests.support.engines import Etcd, EtcdCluster
-from tests.support.waiting import until
+from tests.support.stores import Place
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = pytest.mark.processes
 
 PROMPT_SECONDS = 30.0
 """Much longer than an election, and the timeout of a member."""
@@ -30,20 +29,19 @@ def cluster(processes: None) -> Iterator[EtcdCluster]:  # noqa: ARG001
 
 
 @pytest.fixture
-def store(cluster: EtcdCluster) -> Iterator[EngineStore]:
-    opener = opener_at(cluster.url)
-    opener.create(0)
-    with closing(opener.open()) as store:
+def store(cluster: EtcdCluster) -> Iterator[Store]:
+    place = Place(cluster.url, f"test-{uuid.uuid4()}")
+    with place.created() as store:
         yield store
 
 
-def steps_on(store: EngineStore) -> None:
+def steps_on(store: Store) -> None:
     """It steps and reads within the time for finding another member."""
     began = time.monotonic()
     before: list[int] = []
 
     def is_read() -> bool:
-        with suppress(EngineUnavailableError):
+        with suppress(StoreUnavailableError):
             before.append(store.read())
         return bool(before)
 
@@ -67,7 +65,7 @@ def dead(member: Etcd) -> Iterator[None]:
 @pytest.mark.parametrize("fails", [dead, Etcd.hung])
 def test_a_failing_member_is_skipped(
     cluster: EtcdCluster,
-    store: EngineStore,
+    store: Store,
     fails: Callable[[Etcd], AbstractContextManager[None]],
 ) -> None:
     steps_on(store)
@@ -77,15 +75,11 @@ def test_a_failing_member_is_skipped(
     steps_on(store)
 
 
-def test_a_member_without_a_quorum_answers_nothing(
-    cluster: EtcdCluster, store: EngineStore
-) -> None:
+def test_a_member_without_a_quorum_answers_nothing(cluster: EtcdCluster, store: Store) -> None:
     alone, *others = cluster.members
     index = store.read()
-    with others[0].hung(), others[1].hung():
-        near = EtcdOpener(f"etcd://127.0.0.1:{alone.port}", "fibonacci")
-        with pytest.raises(EngineUnavailableError):
-            near.open()
+    with others[0].hung(), others[1].hung(), pytest.raises(StoreUnavailableError):
+        Place(alone.url).opener().open()
     steps_on(store)
     assert store.read() == index + 1
 
@@ -96,38 +90,26 @@ def test_any_member_serves_a_command(
     monkeypatch.setenv("FIB_STORE", cluster.url)
     monkeypatch.setenv("FIB_SEQUENCE", "by-any")
     with cluster.members[0].hung():
-        assert cli.main(["set-index", "7"]) == cli.main(["show", "--digits"]) == 0
+        assert main(["set-index", "7"]) == main(["show", "--digits"]) == 0
     assert capsys.readouterr().out.endswith("\n13\n")
 
 
-@pytest.mark.parametrize(
-    ("version", "is_safe"),
-    [
-        ("3.4.0", False),
-        ("3.4.21", False),
-        ("3.4.22", True),
-        ("3.5.0-rc.1", False),
-        ("3.5.5", False),
-        ("3.5.6", True),
-        ("3.6.0", True),
-        ("4.0.0", True),
-    ],
-)
-def test_a_version_that_can_lose_acknowledged_steps_is_reported(
-    cluster: EtcdCluster, version: str, is_safe: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exchange = Connection.exchange
-
-    def of_version(self: Connection, method: str, path: str, *more: Any) -> dict[str, Any]:
-        reply = exchange(self, method, path, *more)
-        return {**reply, "etcdserver": version} if path == "/version" else reply
-
-    monkeypatch.setattr(Connection, "exchange", of_version)
-    opener = opener_at(cluster.url)
-    opener.create(0)
-    with closing(opener.open()) as store:
-        warned = (DurabilityWarning(f"etcd {version}", Risk.DIVERGENCE),)
-        assert store.warnings == opener.describe().warnings == (() if is_safe else warned)
+def test_a_batch_that_etcd_makes_after_its_reply_is_made_once(cluster: EtcdCluster) -> None:
+    """Without a quorum it answers that the request timed out, and may still make the batch."""
+    leader = cluster.leader()
+    place = Place(leader.url, f"test-{uuid.uuid4()}")
+    reached: list[int] = []
+    with place.created() as store:
+        assert store.advance(1) == 1
+        others = [each for each in cluster.members if each is not leader]
+        thread = threading.Thread(target=lambda: reached.append(store.advance(2)), daemon=True)
+        with others[0].hung(), others[1].hung():
+            thread.start()
+            until(lambda: store.doubt is not None, "it is in doubt")
+            assert reached == []
+        thread.join(PATIENCE)
+        assert reached == [3]
+        assert store.read() == 3
 
 
 class NoEtcd(BaseHTTPRequestHandler):
@@ -154,66 +136,36 @@ class NoEtcd(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize(
-    ("what", "text"),
+    ("version", "says"),
     [
-        ("version", b"{}"),
-        ("version", b"[]"),
-        ("version", b'{"etcdserver": "new"}'),
-        ("says", b"{}"),
-        ("says", b"[]"),
-        ("says", b'{"responses": [1, 2]}'),
-        ("says", b'{"responses": []}'),
+        (b"{}", b"{}"),
+        (b"[]", b"{}"),
+        (b'{"etcdserver": "new"}', b"{}"),
+        (NoEtcd.version, b"[]"),
+        (NoEtcd.version, b'{"responses": [1, 2]}'),
+        (NoEtcd.version, b'{"responses": []}'),
     ],
 )
 def test_a_server_that_is_not_etcd_is_unavailable_without_a_traceback(
-    what: str, text: bytes, monkeypatch: pytest.MonkeyPatch
+    version: bytes, says: bytes
 ) -> None:
-    monkeypatch.setattr(NoEtcd, what, text)
-    with HTTPServer(("127.0.0.1", 0), NoEtcd) as server:
+    handler = type("Says", (NoEtcd,), {"version": version, "says": says})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        engine = EtcdOpener(f"etcd://127.0.0.1:{server.server_port}", "fibonacci")
+        place = Place(f"etcd://127.0.0.1:{server.server_port}")
         try:
-            with pytest.raises(
-                EngineUnavailableError, match="its reply is not that of an etcd server"
-            ):
-                engine.open()
-            with pytest.raises(
-                EngineUnavailableError, match="its reply is not that of an etcd server"
-            ):
-                engine.create(0)
+            for call in (place.opener().open, place.opener().create):
+                with pytest.raises(StoreUnavailableError, match="not that of an etcd server"):
+                    call()
         finally:
             server.shutdown()
             thread.join()
 
 
-@pytest.mark.usefixtures("patient")
-def test_a_commit_past_the_quota_is_known_to_be_applied(
-    cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Of two at the bound etcd may also apply the second, and still report a lack of space.
-    engine = EtcdOpener(cluster.url, "full")
-    assert engine.create(0) is None
-    ask = EtcdLink._ask
-
-    def say_that_it_is_full(link: EtcdLink, what: str, question: Mapping[str, Any]) -> Any:
-        said = ask(link, what, question)
-        if "compare" in question:
-            raise EngineUnavailableError("etcd", "mvcc: database space exceeded")
-        return said
-
-    with closing(engine.open()) as store:
-        with monkeypatch.context() as patched:
-            patched.setattr(EtcdLink, "_ask", say_that_it_is_full)
-            assert store.advance(2) == 2
-        assert store.read() == 2
-
-
-@pytest.mark.usefixtures("patient")
-def test_users_and_permissions_are_those_of_etcd(processes: None) -> None:  # noqa: ARG001
+def test_users_and_permissions_are_those_of_etcd() -> None:
     with Etcd() as etcd:
-        engine = EtcdOpener(etcd.url, "fibonacci")
-        assert engine.create(3) is None
+        assert Place(etcd.url).opener().create(3) is None
         for command in (
             "user add root:secret",
             "user grant-role root root",
@@ -225,22 +177,20 @@ def test_users_and_permissions_are_those_of_etcd(processes: None) -> None:  # no
         ):
             etcd.ctl(*command.split())
         url = f"etcd://fib:s%25cret@127.0.0.1:{etcd.port}"
-        with closing(EtcdOpener(url, "fibonacci").open()) as store:
+        with closing(Place(url).opener().open()) as store:
             assert store.advance(1) == store.read() == 4
             assert store.where == etcd.url
-        with pytest.raises(NoRightError):
-            EtcdOpener(url, "another").create(0)
-        with pytest.raises(EngineUnavailableError) as unavailable:
-            engine.create(3)
-        assert "user name is empty" in str(unavailable.value)
-        with pytest.raises(EngineUnavailableError) as unavailable:
-            EtcdOpener(url.replace("s%25cret", "wrong"), "fibonacci").create(0)
+        with pytest.raises(StoreUnavailableError):
+            Place(url, "another").opener().create(0)
+        with pytest.raises(StoreUnavailableError, match="user name is empty"):
+            Place(etcd.url).opener().create(3)
+        with pytest.raises(StoreUnavailableError) as unavailable:
+            Place(url.replace("s%25cret", "wrong")).opener().create(0)
         assert "wrong" not in str(unavailable.value)
 
 
-def test_a_url_has_members_a_user_and_a_prefix() -> None:
-    engine = EtcdOpener("etcd://u:p%40@one,two:1,[::1]:2/a/b", "fibonacci")
-    assert engine.members == [("one", 2379), ("two", 1), ("::1", 2)]
-    assert engine.user == {"name": "u", "password": "p@"}
-    assert engine.prefix == "a/b"
-    assert engine.where == "etcd://one,two:1,[::1]:2/a/b"
+def test_a_prefix_keeps_sequences_apart(cluster: EtcdCluster) -> None:
+    for place in (Place(f"{cluster.url}/a"), Place(f"{cluster.url}/a/b"), Place(cluster.url)):
+        with place.created(7) as store:
+            assert store.advance(1) == 8
+            assert store.where == place.url

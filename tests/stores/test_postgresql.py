@@ -1,168 +1,286 @@
-"""The store in PostgreSQL, and how it handles what the server does."""
+"""What is particular to PostgreSQL: its settings, standbys, poolers, and errors in the middle."""
 
-import json
-import re
+import textwrap
 import threading
 import uuid
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from types import SimpleNamespace
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
 
 import psycopg
 import pytest
-from psycopg import errors
 
-from fibcore import MAX_INDEX
-from fibcore.problems import EngineUnavailableError, StoreProblem
-from fibcore.stores import IndexConflictError, postgresql_connection
-from fibcore.stores.keys import NO_KEYS
-from fibcore.stores.postgresql import COMMIT, READ, PostgresqlOpener
-from fibcore.stores.postgresql_connection import Connection
+from fibcore.problems import StoreUnavailableError, explain
+from fibcore.stores import DurabilityWarning, Risk, Store
 from tests.conftest import Engines
-from tests.support.engine_stores import opener_at
-from tests.support.engines import Postgresql
-from tests.support.keys import key
+from tests.support.engines import Engine, Postgresql, Standby
+from tests.support.proxy import Proxy
+from tests.support.stores import Place
 from tests.support.waiting import PATIENCE, until
 
-pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
+pytestmark = pytest.mark.processes
+
+UNCONFIRMED: Final = DurabilityWarning("synchronous_standby_names=''", Risk.FAILOVER)
 
 
-def test_a_terminated_connection_leaves_a_batch_in_doubt(engines: Engines) -> None:
-    engine = engines(Postgresql)
-    name = f"test-{uuid.uuid4()}"
-    opener = opener_at(engine.url, name)
-    assert opener.create(0) is None
-    with closing(opener.open()) as store, psycopg.connect(engine.url) as other:
-        waiting = (
-            f"application_name = 'fibcore {store._identity.process}' AND wait_event_type = 'Lock'"
+def new(url: str) -> Place:
+    return Place(url, f"test-{uuid.uuid4()}")
+
+
+def warnings(url: str) -> tuple[DurabilityWarning, ...]:
+    """What a store there warns of."""
+    with new(url).created() as store:
+        assert store.advance(1) == store.read() == 1
+        return store.warnings
+
+
+class Stepping:
+    """A step in a thread of its own."""
+
+    def __init__(self, store: Store, steps: int = 1) -> None:
+        self.reached: list[int] = []
+        self._thread = threading.Thread(
+            target=lambda: self.reached.append(store.advance(steps)), daemon=True
         )
-        other.execute("SELECT n FROM fibcore_sequence WHERE name = %s FOR UPDATE", (name,))
-        reached: list[int] = []
-        thread = threading.Thread(target=lambda: reached.append(store.advance(2)))
-        thread.start()
-        ended = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {waiting}"
-        until(lambda: engine.sql(ended) == "t", "the batch waits, and its connection is ended")
-        other.rollback()
-        thread.join(PATIENCE)
-        assert reached == [2]
-        assert store.read() == 2
+        self._thread.start()
+
+    def index(self) -> int:
+        self._thread.join(PATIENCE)
+        (index,) = self.reached
+        return index
 
 
-@pytest.mark.parametrize("code", ["08006", "08P01", "40003", "57P01", "58000", "XX000"])
-@pytest.mark.parametrize("is_believed", [False, True], ids=["", "control"])
-def test_an_error_that_does_not_prove_a_rollback_leaves_a_doubt(
-    engines: Engines, code: str, is_believed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The batch is committed, and the pooler loses its server before the reply."""
-    made = PostgresqlOpener(engines(Postgresql).url, f"test-{uuid.uuid4()}")
-    assert made.create(0) is None
-    ask = Connection.ask
-    lost: list[object] = []
-
-    def losing(self: Connection, statement: str, *values: object) -> tuple[Any, ...] | None:
-        row = ask(self, statement, *values)
-        if statement == COMMIT and not lost:
-            lost.append(row)
-            raise errors.lookup(code)("server conn crashed?")
-        return row
-
-    with closing(made.open()) as store:
-        monkeypatch.setattr(Connection, "ask", losing)
-        if is_believed:
-            monkeypatch.setattr(postgresql_connection, "ROLLED_BACK", re.compile(""))
-            with pytest.raises(EngineUnavailableError):
-                store.advance(1)
-        else:
-            assert store.advance(1) == 1
-        assert store.read() == 1
+@pytest.fixture
+def server(engines: Engines) -> Postgresql:
+    return engines(Postgresql)
 
 
-@pytest.mark.parametrize(
-    "code",
-    ["0A000", "22003", "25006", "28000", "40001", "42501", "53100", "53300", "54000", "55P03"],
-)
-def test_an_error_that_proves_a_rollback_is_an_answer(code: str) -> None:
-    connection: Any = SimpleNamespace(closed=False, broken=False)
-    with (
-        pytest.raises(StoreProblem),
-        postgresql_connection.explained(connection, "there", "fibonacci"),
-    ):
-        raise errors.lookup(code)("no")
+def test_both_url_schemes_of_libpq_are_accepted(server: Postgresql) -> None:
+    url = server.url.replace("postgresql:", "postgres:")
+    with new(url).created(4) as store:
+        assert store.read() == 4
+        assert store.where == url.replace("fibcore@", "")
 
 
-def test_a_batch_past_the_largest_index_is_rejected(engines: Engines) -> None:
-    made = PostgresqlOpener(engines(Postgresql).url, f"test-{uuid.uuid4()}")
-    assert made.create(MAX_INDEX - 1) is None
-    with closing(made.open()) as store:
-        for keys in (NO_KEYS, {key(1, since=MAX_INDEX - 1): 2}):
-            with pytest.raises(IndexConflictError) as conflict:
-                store.advance(2, limit=MAX_INDEX, keys=keys)
-            assert conflict.value.index == MAX_INDEX - 1
-        assert store.advance(1, limit=MAX_INDEX) == MAX_INDEX
-
-
-def test_a_warning_unrelated_to_a_standby_is_ignored(engines: Engines) -> None:
-    """For example of a wraparound, which comes with each transaction, or of a trigger."""
-    engine = engines(Postgresql)
-    name = f"test-{uuid.uuid4()}"
-    made = PostgresqlOpener(engine.url, name)
-    assert made.create(0) is None
-    engine.sql(
-        "CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING "
-        "'database \"postgres\" must be vacuumed within 39999999 transactions'; "
-        "RETURN NULL; END $$; "
-        "CREATE CONSTRAINT TRIGGER warn AFTER INSERT OR UPDATE ON fibcore_node "
-        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION warn()"
-    )
-    try:
-        with closing(made.open()) as store:
-            assert store.advance(1) == store.read() == 1
-    finally:
-        engine.sql("DROP FUNCTION warn() CASCADE")
-
-
-@pytest.mark.parametrize("newest_first", [True, False], ids=["", "in any order"])
-def test_a_read_scans_no_dead_rows(engines: Engines, newest_first: bool) -> None:
-    """They are kept as long as another program's snapshot is open."""
-    engine = engines(Postgresql)
-    name = f"test-{uuid.uuid4()}"
-    assert PostgresqlOpener(engine.url, name).create(0) is None
-    ask = READ.replace("$1", f"'{name}'")
-    if not newest_first:
-        ask = ask.replace("BETWEEN", "=").partition(" AND ")[0]
-    with psycopg.connect(engine.url) as other:
-        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        assert other.execute("SELECT count(*) FROM fibcore_sequence").fetchone()
-        engine.sql(
-            f"DO $$ BEGIN FOR step IN 1..3000 LOOP "
-            f"UPDATE fibcore_sequence SET n = n + 1 WHERE name = '{name}'; END LOOP; END $$"
-        )
-        (plan,) = json.loads(engine.sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {ask}"))
-        pages = plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
-    assert pages < 10 if newest_first else pages > 15
-
-
-def test_concurrent_creations_in_an_empty_database_succeed(engines: Engines) -> None:
-    engine = engines(Postgresql)
+def test_concurrent_creations_in_an_empty_database_succeed(server: Postgresql) -> None:
     for number in range(3):
-        engine.sql(f"CREATE DATABASE empty{number}")
-        url = engine.url.removesuffix("postgres") + f"empty{number}"
+        server.sql(f"CREATE DATABASE empty{number}")
+        place = Place(server.url.removesuffix("postgres") + f"empty{number}")
         together = threading.Barrier(8)
 
-        def make(_: int, url: str = url, together: threading.Barrier = together) -> int | None:
+        def make(_: int, place: Place = place, together: threading.Barrier = together) -> object:
             together.wait(PATIENCE)
-            return PostgresqlOpener(url, "fibonacci").create(0)
+            return place.opener().create(0)
 
         with ThreadPoolExecutor(8) as pool:
             made = list(pool.map(make, range(8)))
         assert sorted(made, key=str) == [0] * 7 + [None]
 
 
-def test_both_url_schemes_of_libpq_are_accepted(engines: Engines) -> None:
-    url = engines(Postgresql).url.replace("postgresql:", "postgres:")
-    opener = opener_at(url, f"test-{uuid.uuid4()}")
-    assert opener.create(4) is None
-    with closing(opener.open()) as store:
-        assert store.read() == 4
-        assert store.where == url.replace("fibcore@", "")
+def test_a_connection_terminated_during_a_batch_leaves_it_in_doubt(server: Postgresql) -> None:
+    with new(server.url).created() as store, psycopg.connect(server.url) as other:
+        assert store.advance(1) == 1
+        tables = other.execute(
+            "SELECT string_agg(tablename, ', ') FROM pg_tables WHERE tablename LIKE 'fibcore%'"
+        ).fetchone()
+        assert tables is not None
+        other.execute(f"LOCK TABLE {tables[0]} IN EXCLUSIVE MODE".encode())
+        pending = Stepping(store, 2)
+        ended = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        )
+        until(lambda: server.sql(ended) == "t", "the batch waits, and its connection is ended")
+        other.rollback()
+        assert pending.index() == store.read() == 3
+
+
+# Settings that may lose steps
+
+
+@contextmanager
+def altered(engine: Postgresql, setting: str, value: str) -> Iterator[None]:
+    """Change a setting of the whole server meanwhile."""
+
+    def reload(value: str) -> None:
+        engine.sql("SELECT pg_reload_conf()")
+        until(lambda: engine.sql(f"SHOW {setting}") == value, f"{setting} is {value}")
+
+    before = engine.sql(f"SHOW {setting}")
+    engine.sql(f"ALTER SYSTEM SET {setting} = {value}")
+    try:
+        reload(value)
+        yield
+    finally:
+        engine.sql(f"ALTER SYSTEM RESET {setting}")
+        reload(before)
+
+
+@pytest.mark.parametrize(
+    ("setting", "risk"),
+    [("fsync", Risk.RUIN), ("full_page_writes", Risk.RUIN), ("synchronous_commit", Risk.CRASH)],
+)
+def test_a_server_that_does_not_sync_is_reported(
+    server: Postgresql, setting: str, risk: Risk
+) -> None:
+    assert warnings(server.url) == ()
+    with altered(server, setting, "off"):
+        assert warnings(server.url) == (DurabilityWarning(f"{setting}=off", risk),)
+
+
+def test_settings_of_a_url_count_too(server: Postgresql) -> None:
+    url = f"{server.url}?options=-csynchronous_commit%3Doff"
+    assert warnings(url) == (DurabilityWarning("synchronous_commit=off", Risk.CRASH),)
+
+
+# Standbys
+
+
+@pytest.fixture(scope="module")
+def shared_primary(processes: None) -> Iterator[Postgresql]:  # noqa: ARG001
+    with Postgresql() as primary:
+        yield primary
+
+
+@pytest.fixture(scope="module")
+def standby(shared_primary: Postgresql) -> Iterator[Standby]:
+    with Standby(shared_primary) as standby:
+        states = "SELECT state FROM pg_stat_replication WHERE application_name = 'standby'"
+        until(lambda: shared_primary.sql(states) == "streaming", "the standby follows")
+        yield standby
+
+
+@pytest.fixture
+def primary(shared_primary: Postgresql, standby: Standby) -> Iterator[Postgresql]:  # noqa: ARG001
+    """A server with a standby, which is synchronous only while a test wants it."""
+    yield shared_primary
+    wait_for_nobody(shared_primary)
+
+
+def wait_for_nobody(primary: Postgresql) -> None:
+    primary.sql("ALTER SYSTEM RESET synchronous_standby_names")
+    primary.sql("SELECT pg_reload_conf()")
+    until(lambda: not primary.sql("SHOW synchronous_standby_names"), "it is not waited for")
+
+
+def test_whether_a_standby_confirms_is_known_with_each_reply(
+    primary: Postgresql, standby: Standby
+) -> None:
+    place = new(primary.url)
+    with place.created() as store:
+        assert store.advance(1) == 1
+        assert list(store.warnings) == [UNCONFIRMED]
+        standby.is_waited_for()
+        assert store.read() == 1
+        assert not store.warnings
+        wait_for_nobody(primary)
+        assert store.advance(1) == 2
+        assert list(store.warnings) == [UNCONFIRMED]
+
+
+def test_a_standby_is_never_connected_to_whatever_the_url_allows(standby: Standby) -> None:
+    with pytest.raises(StoreUnavailableError, match="it is a standby, not the primary"):
+        Place(f"{standby.url}?target_session_attrs=any").opener().open()
+
+
+def test_a_cancelled_wait_for_a_standby_leaves_a_doubt(
+    primary: Postgresql, standby: Standby
+) -> None:
+    """The server sends a warning, and continues as if the standby had confirmed."""
+    standby.is_waited_for()
+    with new(primary.url).created() as store:
+        waits = "wait_event = 'SyncRep'"
+        with standby.hung():
+            pending = Stepping(store)
+            cancel = f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {waits}"
+            until(lambda: primary.sql(cancel) == "t", "the batch waits, and its wait is cancelled")
+            count = f"SELECT count(*) FROM pg_stat_activity WHERE {waits}"
+            until(lambda: primary.sql(count) == "1", "it is asked about, and that waits")
+            assert pending.reached == []
+        assert pending.index() == store.read() == 1
+
+
+# Poolers
+
+
+class Pgbouncer(Engine):
+    """Forwards to the PostgreSQL at ``server_port``; ``mode`` is its pool_mode."""
+
+    user = "postgres"
+    programs = ("pgbouncer", *Postgresql.programs)
+
+    def __init__(self, server_port: int, mode: str) -> None:
+        super().__init__()
+        self.server_port = server_port
+        self.mode = mode
+
+    @property
+    def command(self) -> Sequence[str | Path]:
+        return ["pgbouncer", self.folder / "ini"]
+
+    def url_at(self, port: int) -> str:
+        return f"postgresql://fibcore@{self.host}:{port}/postgres"
+
+    def prepare(self) -> None:
+        (self.folder / "ini").write_text(
+            textwrap.dedent(f"""\
+                [databases]
+                * = user=fibcore host={self.host} port={self.server_port}
+                [pgbouncer]
+                listen_addr = {self.host}
+                listen_port = {self.port}
+                unix_socket_dir =
+                auth_type = any
+                pool_mode = {self.mode}
+                ignore_startup_parameters = extra_float_digits
+            """)
+        )
+
+    def is_ready(self) -> bool:
+        return Postgresql.is_ready(self)  # type: ignore[arg-type]
+
+
+def test_a_pooler_in_session_mode_works(server: Postgresql) -> None:
+    with Pgbouncer(server.port, "session") as pooler:
+        place = new(pooler.url)
+        place.opener().create(0)
+        for index in range(3):
+            with place.opened() as store:
+                assert store.advance(1) == store.read() == index + 1
+
+
+def test_a_pooler_that_loses_its_server_leaves_a_batch_in_doubt(server: Postgresql) -> None:
+    """It reports an error of its own, which proves nothing."""
+    with ExitStack() as stack:
+        proxy = stack.enter_context(Proxy(server.port))
+        pooler = stack.enter_context(Pgbouncer(proxy.port, "session"))
+        near = new(server.url)
+        near.opener().create(0)
+        far = Place(pooler.url, near.sequence)
+        store = stack.enter_context(far.opened())
+        assert store.advance(1) == 1
+        proxy.hold("replies")
+        pending = Stepping(store, 2)
+        until(lambda: near.index == 3, "the batch is committed")
+        proxy.cut()
+        proxy.heal()
+        assert pending.index() == 3
+        assert store.advance(1) == near.index == 4
+
+
+def step_through(place: Place) -> None:
+    place.opener().create(0)
+    for _ in range(3):
+        with place.opened() as store:
+            store.advance(1)
+
+
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+def test_a_pooler_in_transaction_mode_is_reported_with_the_remedy(
+    server: Postgresql, mode: str
+) -> None:
+    with Pgbouncer(server.port, mode) as pooler:
+        with pytest.raises(StoreUnavailableError) as unavailable:
+            step_through(new(pooler.url))
+        assert "pool_mode = session" in explain(unavailable.value)

@@ -1,15 +1,14 @@
 """Engines over TLS: a server without a trusted certificate is unavailable."""
 
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from fibcore.problems import EngineUnavailableError
-from tests.support.engine_stores import opener_at
+from fibcore.problems import StoreUnavailableError
 from tests.support.engines import Engine, Etcd, Redis
+from tests.support.stores import Place
 
-pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("patient")]
+pytestmark = pytest.mark.processes
 
 
 def certify(engine: Engine) -> tuple[Path, Path]:
@@ -64,14 +63,10 @@ def test_over_tls_only_a_trusted_certificate_is_accepted(
 ) -> None:
     with kind() as engine:
         url = engine.url.replace("://", "s://")
-        trusting = opener_at(f"{url}?{option}={engine.certificate}")
-        assert trusting.create(5) is None
-        with closing(trusting.open()) as store:
+        with Place(f"{url}?{option}={engine.certificate}").created(5) as store:
             assert store.advance(1) == 6
-            link = store._link
             for _ in range(5):
                 assert store.read() == 6
-            assert store._link is link
             assert store.where == url
-        with pytest.raises(EngineUnavailableError, match="self-signed certificate"):
-            opener_at(url).create(0)
+        with pytest.raises(StoreUnavailableError, match="self-signed certificate"):
+            Place(url).opener().create(0)

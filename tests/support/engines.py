@@ -364,9 +364,10 @@ class Etcd(Engine):
     def leads(self) -> bool:
         """Whether it considers itself the leader."""
         output = self.ctl("endpoint", "status", "-w", "json", check=False).stdout
-        if not output:
+        found = json.loads(output or "[]")
+        if not found:
             return False
-        status = json.loads(output)[0]["Status"]
+        status = found[0]["Status"]
         # Without a leader the JSON lacks this field.
         return bool(status.get("leader") == status["header"]["member_id"])
 
