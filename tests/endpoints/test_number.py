@@ -6,7 +6,6 @@ from typing import Final
 
 import pytest
 
-from fibcore.numbers.queue import SHORT
 from tests.support.implementations import (
     assert_number,
     assert_problem,
@@ -16,6 +15,8 @@ from tests.support.implementations import (
 from tests.support.reference import digits_of, fibonacci_modulo
 from tests.support.servers import Client
 
+SHORT: Final = 19_000
+"""Longer numbers are computed in a process of their own."""
 LARGEST: Final = 300_000
 
 

@@ -1,122 +1,38 @@
-"""Checks answers to random requests against ``/openapi.json``."""
+"""The document that a server serves at ``/openapi.json``, and values that it describes."""
 
-from __future__ import annotations
+import json
+from typing import Any
 
-import functools
-from typing import TYPE_CHECKING, Any, Final
-
-import hypothesis
 import jsonschema_rs
-import requests
 
 from tests.support.servers import Client
-from web.endpoints.openapi import document
-from web.endpoints.table import TABLE
-
-if TYPE_CHECKING:
-    import schemathesis
-    from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 
-DOCUMENT: Final = document(TABLE.rows)
+class Document:
+    """Args: client: of the server, whose document it is."""
 
-ORIGIN: Final = "https://app.example.com"
-LARGEST: Final = 19_000
+    def __init__(self, client: Client) -> None:
+        self.whole: dict[str, Any] = json.loads(client.get("/openapi.json").body)
+        self.paths: dict[str, dict[str, Any]] = self.whole["paths"]
 
-SETTINGS: Final = {
-    # Python reads no longer numbers from JSON.
-    "FIB_MAX_INDEX": str(LARGEST),
-    "FIB_ALLOWED_ORIGINS": ORIGIN,
-    "FIB_ALLOWED_HOSTS": "app.example.com",
-}
-"""The settings of the server, whose index must be a little below the maximum."""
+    def resolved(self, found: Any) -> Any:
+        """Return ``found``, or what it refers to."""
+        if "$ref" in found:
+            _, *keys = found["$ref"].split("/")
+            found = self.whole
+            for key in keys:
+                found = found[key]
+        return found
 
-ANSWERED: Final = ["2xx", "304", "403", "404", "405", "409", "412", "421", "503"]
-"""Statuses of a valid request; 503 is not a server error."""
+    def response(self, method: str, path: str, status: int | str) -> Any:
+        return self.resolved(self.paths[path][method.lower()]["responses"][str(status)])
 
-CHECKS: Final = {
-    "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503"]},
-    # A schema can't express whether a condition holds or an origin is allowed.
-    "positive_data_acceptance": {"expected-statuses": ANSWERED},
-}
+    def assert_matches(self, schema: Any, value: Any) -> None:
+        """Assert that ``value`` matches a schema of the document."""
+        known = {**schema, "components": self.whole["components"]}
+        jsonschema_rs.Draft202012Validator(known).validate(value)
 
-OPERATIONS: Final = [
-    (method, path) for path, methods in DOCUMENT["paths"].items() for method in methods
-]
-
-
-# schemathesis is imported late: every test process collects this module, but few need it.
-
-
-@functools.cache
-def schema() -> OpenApiSchema:
-    """Return the document as a schema of schemathesis."""
-    import schemathesis
-    from schemathesis.config import SchemathesisConfig
-
-    return schemathesis.openapi.from_dict(
-        DOCUMENT, config=SchemathesisConfig.from_dict({"checks": CHECKS})
-    )
-
-
-def assert_is_described(
-    client: Client, method: str, path: str, examples: int, *, seed: int | None = None
-) -> None:
-    """Send valid and invalid requests to an operation; schemathesis checks the answers.
-
-    Args:
-        client: of the server.
-        method: of the operation.
-        path: of the operation.
-        examples: number of requests of each kind.
-        seed: of the random requests; None: the same requests each time.
-    """
-    from schemathesis import GenerationMode
-    from schemathesis.core.parameters import ParameterLocation
-    from schemathesis.specs.openapi.checks import negative_data_rejection
-
-    operation = schema()[path][method.upper()]
-    # Header fields are never invalid, and a preflight needs no valid index.
-    modes = (
-        list(GenerationMode) if "{" in path and method != "options" else [GenerationMode.POSITIVE]
-    )
-    settings = hypothesis.settings(
-        max_examples=examples,
-        derandomize=seed is None,
-        database=None,
-        # schemathesis's command line suppresses these, too.
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    with requests.Session() as session:
-        for mode in modes:
-
-            @settings
-            @hypothesis.given(operation.as_strategy(mode))
-            def answers(case: schemathesis.Case[Any]) -> None:
-                assert case.meta is not None
-                # Only an invalid path is rejected.
-                in_path = case.meta.is_negative_at(ParameterLocation.PATH)
-                case.call_and_validate(
-                    f"http://{client.host}:{client.port}",
-                    session,
-                    excluded_checks=[] if in_path else [negative_data_rejection],
-                )
-
-            (answers if seed is None else hypothesis.seed(seed)(answers))()
-
-
-def resolved(found: Any) -> Any:
-    """Resolve ``found`` if it is a reference."""
-    if "$ref" in found:
-        _, *keys = found["$ref"].split("/")
-        found = DOCUMENT
-        for key in keys:
-            found = found[key]
-    return found
-
-
-def assert_matches(schema: Any, value: Any) -> None:
-    """Assert that ``value`` matches a schema of the document."""
-    jsonschema_rs.Draft202012Validator({**schema, "components": DOCUMENT["components"]}).validate(
-        value
-    )
+    def example(self, path: str, media: str = "application/json") -> Any:
+        """Return the example of a 200 at this path."""
+        content = self.response("get", path, 200)["content"][media]
+        return content.get("example") or next(iter(content["examples"].values()))["value"]

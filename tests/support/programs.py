@@ -26,16 +26,3 @@ def run(
     )
     assert (done.returncode != 0) == fails, done.stdout
     return done.stdout
-
-
-NEVER_OPENS: Final = """
-from fibcore.problems import StoreUnavailableError
-from fibcore.stores import sqlite_opener
-from web import server
-
-def opens(*_):
-    raise StoreUnavailableError("x.db", "It is broken")
-
-sqlite_opener.SqliteStore = opens
-server.main()
-"""

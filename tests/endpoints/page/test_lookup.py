@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
 
 from tests.endpoints.page.viewer import Viewer
 from tests.support.implementations import serving
-from tests.support.reference import digits_of, fibonacci_modulo
+from tests.support.reference import digits_of
 from tests.support.servers import Client
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.processes
 
@@ -41,16 +40,6 @@ def test_a_looked_up_number_is_shown_by_its_ends(viewer: Viewer, still: Client) 
     assert still.index == 24_998
 
 
-def test_a_looked_up_number_modulo_2_to_the_64_is_marked(viewer: Viewer, tmp_path: Path) -> None:
-    with serving(tmp_path, 7, FIB_INTEGERS="uint64") as client:
-        viewer.opens(client)
-        viewer.sees("#index", "7")
-        look_up(viewer, "100")
-        number = str(fibonacci_modulo(100))
-        viewer.sees("#found", f"F(100) has {len(number)} digits, modulo 2^64.")
-        assert ends(viewer) == (number, "")
-
-
 def test_an_invalid_or_too_large_index_is_reported(viewer: Viewer, tmp_path: Path) -> None:
     with serving(tmp_path, 7, FIB_MAX_INDEX="10") as client:
         viewer.opens(client)
@@ -64,35 +53,3 @@ def test_an_invalid_or_too_large_index_is_reported(viewer: Viewer, tmp_path: Pat
         look_up(viewer, "10")
         viewer.sees("#found", "F(10) has 2 digits.")
         expect(viewer.page.locator("#found.bad")).to_have_count(0)
-
-
-def test_a_lookup_overtaken_by_a_later_one_is_not_shown(viewer: Viewer, still: Client) -> None:
-    held: list[Route] = []
-    viewer.opens(still)
-    viewer.page.route("**/numbers/5", lambda route: held.append(route))
-    look_up(viewer, "5")
-    viewer.sees("#found", "Computing F(5)…")
-    look_up(viewer, "20")
-    viewer.sees("#found", "F(20) has 4 digits.")
-
-    def has_come() -> bool:
-        viewer.page.evaluate("0")
-        return bool(held)
-
-    until(has_come, "the first one is asked for")
-    with viewer.page.expect_request_finished(lambda request: request.url.endswith("/numbers/5")):
-        held[0].continue_()
-    viewer.page.evaluate("fetch('health').then(() => 0)")
-    viewer.sees("#found", "F(20) has 4 digits.")
-    assert ends(viewer) == ("6765", "")
-
-
-def test_a_page_sent_by_a_proxy_is_not_shown_as_a_number(viewer: Viewer, still: Client) -> None:
-    viewer.opens(still)
-    viewer.page.route(
-        "**/numbers/*",
-        lambda route: route.fulfill(status=200, content_type="text/html", body="Log in"),
-    )
-    look_up(viewer, "20")
-    viewer.sees_at("#found", "The reply is not from fibcore")
-    expect(viewer.page.locator("#looked")).to_be_hidden()

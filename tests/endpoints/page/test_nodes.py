@@ -8,11 +8,10 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from tests.endpoints.page.viewer import Viewer
+from tests.support.openapi import Document
 from tests.support.reference import digits_of
 from tests.support.servers import Client
 from tests.support.waiting import until
-from web.endpoints.record import Status
-from web.endpoints.schemas import example_of
 
 pytestmark = pytest.mark.processes
 
@@ -30,12 +29,13 @@ new MutationObserver(() => {
 class Balancer:
     """Two nodes of one store that answer alternately: one has read index 188, the other 195."""
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: Viewer, client: Client) -> None:
+        example = Document(client).example("/status")
         self.page = viewer.page
         self.answers = 0
         self.nodes: list[dict[str, Any]] = []
         for at, name in enumerate(NAMES):
-            node: dict[str, Any] = deepcopy(example_of(Status))
+            node: dict[str, Any] = deepcopy(example)
             node["process"] |= {"node": name, "pid": 70 + at}
             node["store"] |= {"kind": "redis", "sequence": "fibonacci", "synchronous": None}
             node |= {"standby": None, "backup_copy": None}
@@ -78,7 +78,7 @@ class Balancer:
 
 @pytest.fixture
 def balancer(viewer: Viewer, still: Client) -> Balancer:
-    balancer = Balancer(viewer)
+    balancer = Balancer(viewer, still)
     viewer.opens(still)
     balancer.answer(1)
     viewer.sees("#index", "195")
@@ -96,21 +96,6 @@ def test_the_index_never_goes_back_whichever_node_answers(
     assert balancer.indexes == [188, 195, 201]
     # Its ends come from /status: the number is not fetched.
     assert not [url for url in viewer.asked if "/current" in url]
-
-
-def test_without_taking_the_highest_the_index_would_jump(viewer: Viewer, still: Client) -> None:
-    """The control: a lower index is shown at once."""
-
-    def weaken(route: Route) -> None:
-        answer = route.fetch()
-        assert "LOWERED_MS = 5_000" in answer.text()
-        route.fulfill(response=answer, body=answer.text().replace("= 5_000", "= 0"))
-
-    viewer.page.route("**/page/seen.js", weaken)
-    balancer = Balancer(viewer)
-    viewer.opens(still)
-    balancer.answer(2)
-    assert balancer.indexes[:3] == [188, 195, 188]
 
 
 def test_an_index_lowered_by_a_person_is_shown_after_some_seconds(
@@ -142,37 +127,3 @@ def test_the_nodes_are_listed_and_none_counts_as_a_takeover(
     balancer.answer(2)
     viewer.sees_at("#events", f"Process 99 at node {NAMES[1]} serves: the server was restarted")
     assert viewer.page.locator("#events li").count() == 1
-
-
-def test_two_processes_of_a_node_alternate_without_counting_as_restarts(
-    viewer: Viewer, balancer: Balancer
-) -> None:
-    """Both serve at one socket: the counts of each are compared with its own."""
-    one, other = balancer.nodes
-    other["process"] |= {"node": NAMES[0], "began": one["process"]["began"] + 0.1}
-    viewer.page.reload()
-    one["reads"], other["reads"] = 1_000_000, 5
-    balancer.answer(5)
-    viewer.sees_at("#server", "1 node in the last 5 minutes")
-    for pid in (70, 71):
-        viewer.sees_at("#server", f"Node {NAMES[0]}: process {pid}, healthy")
-    reads = viewer.page.locator("#charts p", has_text="reads").locator("span")
-    expect(reads).to_have_text("0")
-    assert viewer.text("#events") == ""
-    other["process"] |= {"pid": 99, "began": other["now"] + 0.5}  # The control.
-    balancer.answer(2)
-    viewer.sees_at("#events", f"Process 99 at node {NAMES[0]} serves: the server was restarted")
-    assert viewer.page.locator("#events li").count() == 1
-
-
-def test_a_node_whose_store_is_unavailable_is_named(viewer: Viewer, balancer: Balancer) -> None:
-    unavailable = {"healthy": False, "reason": "Redis does not answer.", "index": None}
-    balancer.nodes[1] |= unavailable
-    balancer.answer(2)
-    viewer.sees("#state", "Degraded")
-    viewer.sees("#banner", f"1 of 2 processes unavailable. Node {NAMES[1]}: Redis does not answer.")
-    viewer.sees("#index", "195")
-    balancer.nodes[0] |= unavailable
-    balancer.answer(1)
-    viewer.sees("#state", "Unavailable")
-    viewer.sees("#banner", "Redis does not answer.")

@@ -3,11 +3,10 @@
 import re
 import signal
 import socket
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from tests.endpoints.page.viewer import ENDED, PATIENCE, Viewer
 from tests.support.servers import Client, ServerProcess, listening_socket
@@ -89,46 +88,3 @@ def test_an_outage_is_shown_without_a_reload(viewer: Viewer, database: Path) -> 
         viewer.sees("#index", "2")
         assert viewer.page.evaluate("window.same")
     assert all(ENDED.search(each) for each in viewer.said)
-
-
-def test_stale_values_and_the_error_go_when_the_server_is_back(
-    viewer: Viewer, still: Client
-) -> None:
-    viewer.page.clock.install()
-    viewer.opens(still)
-    viewer.sees("#index", "24,998")
-    number = viewer.page.locator("#number")
-    fresh = number.evaluate("each => getComputedStyle(each).color")
-    for path in ("status", "current"):
-        viewer.page.route(f"**/{path}", lambda route: route.abort())
-    viewer.page.clock.run_for(1_000)
-    viewer.sees("#state", "No answer")
-    since = r"Can't reach the server since \d\d:\d\d:\d\d \S+\. Retrying every second; "
-    viewer.sees("#banner", re.compile(f"{since}the values below are the last known."))
-    viewer.clicks("Copy all digits")
-    viewer.sees("#message", "The server did not answer.")
-    viewer.page.clock.run_for(3_000)
-    viewer.sees("#age", re.compile(r"Last known .*[2-9] s ago"))
-    assert number.evaluate("each => getComputedStyle(each).color") != fresh
-    viewer.page.unroute_all()
-    viewer.page.clock.run_for(1_000)
-    viewer.sees("#state", "Healthy")
-    viewer.sees("#message", "")
-    expect(viewer.page.locator("#message.bad")).to_have_count(0)
-    expect(viewer.page.locator("#age")).to_be_hidden()
-    expect(viewer.page.locator("#banner")).to_be_hidden()
-    assert number.evaluate("each => getComputedStyle(each).color") == fresh
-    assert all(ENDED.search(each) or "ERR_FAILED" in each for each in viewer.said)
-
-
-def test_without_javascript_the_page_has_no_controls(browser: Browser, still: Client) -> None:
-    with closing(browser.new_context(java_script_enabled=False)) as context:
-        viewer = Viewer(context.new_page())
-        viewer.opens(still)
-        assert "This page needs JavaScript." in viewer.text("main")
-        assert viewer.page.get_by_role("button").count() == 0
-        assert viewer.page.get_by_role("textbox").count() == 0
-    with closing(browser.new_context()) as context:  # The control.
-        viewer = Viewer(context.new_page())
-        viewer.opens(still)
-        expect(viewer.page.get_by_role("button")).to_have_count(4, timeout=PATIENCE)
