@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, cast
@@ -15,7 +16,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fibcore import MAX_EXACT_INDEX, MAX_INDEX, Sequence, Snapshot
-from tests.support.cases import every
 from tests.support.reference import crossing, digits_of, fibonacci_modulo, numbers
 
 LAST_WORD_INDEX = 93
@@ -68,6 +68,7 @@ def test_the_first_20000_steps_agree_with_the_obvious_model() -> None:
 @example(0, 1)
 @example(1, 1)
 @example(1_000_000, 1)
+@example(2**16 - 1, 3)
 def test_steps_from_any_start_agree_with_gmpy2(start: int, steps: int) -> None:
     sequence = Sequence(start)
     assert_stands_at(sequence, start)
@@ -86,16 +87,12 @@ def test_numbers_on_both_sides_of_a_block_of_digits_are_exact(
         assert sequence.advance().current == digits_of(index)
 
 
-@every("start", range(LAST_WORD_INDEX - 4, LAST_WORD_INDEX + 4))
-@every("steps", range(1, 10))
-def test_numbers_on_both_sides_of_64_bits_are_exact(start: int, steps: int) -> None:
-    at_once = Sequence(start)
-    at_once.advance(steps)
-    assert_stands_at(at_once, start + steps)
-    one_by_one = Sequence(start)
-    for _ in range(steps):
-        one_by_one.advance()
-    assert_stands_at(one_by_one, start + steps)
+@pytest.mark.parametrize("pieces", [1, 2, 3, 4, 5, 8, 9])
+def test_a_start_is_exact_around_the_boundaries_of_its_pieces(pieces: int) -> None:
+    """A long number is made in pieces of 2**14 digits; at most five indexes share a length."""
+    begin = crossing(pieces * 2**14)
+    for index in range(begin - 6, begin + 10, 3):
+        assert_stands_at(Sequence(index), index)
 
 
 @given(st.integers(0, 300) | st.integers(0, 50_000), st.integers(1, 200))
@@ -224,6 +221,23 @@ def test_snapshots_and_sequences_are_read_only(name: str) -> None:
 
 
 # Threads
+
+
+def runs_of_others(compute: Callable[[int], object]) -> int:
+    """How often another thread has run while a long number was computed."""
+    computing = threading.Thread(target=compute, args=(3_000_000,))
+    computing.start()
+    runs = 0
+    while computing.is_alive():
+        time.sleep(0.001)
+        runs += 1
+    return runs
+
+
+def test_other_threads_run_while_a_long_number_is_computed() -> None:
+    """gmpy2 alone holds the GIL from the beginning to the end of each of its calls."""
+    alone = runs_of_others(lambda index: [each.digits() for each in gmpy2.fib2(index)])
+    assert runs_of_others(Sequence) > 2 * alone
 
 
 @pytest.fixture

@@ -146,16 +146,6 @@ def test_a_database_with_a_second_name_is_not_served_from(place: Place, database
     assert index_of(place) == 5
 
 
-def test_a_database_that_cannot_commit_a_step_is_not_served_from(
-    place: Place, database: Path
-) -> None:
-    place.opener().create(5)
-    stop = "CREATE TRIGGER stop BEFORE UPDATE ON sequence BEGIN SELECT RAISE(ABORT, 'no'); END"
-    change(database, stop)
-    with pytest.raises(DatabaseInvalidError), place.opened():
-        pass
-
-
 @pytest.mark.parametrize("path", ["100% ?mode=ro&x#y ü.db", "var/of/it.db"])
 def test_a_path_may_be_any(tmp_path: Path, path: str) -> None:
     place = file_at(tmp_path / path)
@@ -244,19 +234,6 @@ def test_a_mark_with_a_flipped_bit_is_not_believed(place: Place, database: Path)
         beside(database, ".mark").write_bytes(flipped)
         assert place.index == 6
     assert index_of(place) == 6
-
-
-def test_what_is_no_file_in_place_of_a_mark_makes_it_unavailable(
-    place: Place, database: Path
-) -> None:
-    place.opener().create(5)
-    mark = beside(database, ".mark")
-    mark.unlink(missing_ok=True)
-    mark.mkdir()
-    with pytest.raises(StoreUnavailableError), place.opened():
-        pass
-    mark.rmdir()
-    assert index_of(place) == 5
 
 
 # Other programs
@@ -529,11 +506,3 @@ def test_a_copy_that_cannot_be_written_leaves_the_older_one(
         assert {path.name for path in disk.iterdir()} == {target.name, filler.name}
         filler.unlink()
         assert file_at(target).index == 50
-
-
-def test_a_persons_file_named_new_is_left_alone(place: Place, tmp_path: Path) -> None:
-    theirs = file_at(tmp_path / "copy.db.new")
-    theirs.opener().create(9)
-    place.opener().create(5)
-    place.opener().backup(tmp_path / "copy.db")
-    assert (theirs.index, file_at(tmp_path / "copy.db").index) == (9, 5)
