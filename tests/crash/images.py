@@ -5,9 +5,12 @@ name survives or does not. After a failed sync the kernel takes what was written
 stays uncertain until it is written again.
 """
 
+import itertools
+import os
 import random
 import subprocess
 import sys
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,8 +29,15 @@ MEMORY: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None
 AT_ONCE: Final = 100
 """Images that one process opens."""
 
+BOOTED: Final = [
+    *("unshare", "--map-root-user", "--mount", "sh", "-c"),
+    'mount --bind "$BOOT" /proc/sys/kernel/random/boot_id && exec "$@"',
+    "sh",
+]
+"""How a command is run on a machine that was booted."""
+
 CLOSE: Final = 6
-"""So many writes after another operation are each followed by images, then every tenth."""
+"""So many writes after another operation are each followed by images, then every thirtieth."""
 
 Survives = Callable[[], bool]
 
@@ -132,44 +142,69 @@ class Promise(NamedTuple):
     low: int
     high: int
     may_be_invalid: bool = False
+    since: int = -1
+    """The index from which the last batch with keys was sent."""
 
     def after(self, it: Operation) -> "Promise":
-        if it.kind == "done":
-            return Promise(it.at, it.at)
-        shaky = self.may_be_invalid or it.kind == "setting"
-        return Promise(min(self.low, it.at), max(self.high, it.at), shaky)
+        """Take in a line of a report."""
+        match it.kind:
+            case "begin":
+                return self._replace(low=min(self.low, it.at), high=max(self.high, it.at))
+            case "setting":  # An index by a person, who may lower it.
+                return Promise(min(self.low, it.at), max(self.high, it.at), True, self.since)
+            case "done":
+                return Promise(it.at, it.at, since=self.since)
+            case "kept":  # In a copy.
+                return self._replace(low=it.at)
+            case "keyed":
+                return self._replace(since=it.at)
+        raise AssertionError(it)
 
 
 NO_COPY: Final = Promise(0, 0, may_be_invalid=True)
+REPORTS: Final = ("begin", "setting", "done", "kept", "keyed")
+Promises = dict[str, Promise]
 
 
 class Image(NamedTuple):
     moment: int
     """The number of operations before it."""
     files: dict[str, bytes]
-    promises: dict[str, Promise]
+    promises: Promises
 
 
-def images(operations: Iterable[Operation], seed: int = 0) -> Iterator[Image]:
+def promised(operations: Iterable[Operation]) -> Promises:
+    promises = defaultdict(lambda: NO_COPY, {DATABASE: Promise(0, 0)})
+    for it in operations:
+        if it.kind in REPORTS:
+            promises[it.name] = promises[it.name].after(it)
+    return dict(promises)
+
+
+def images(operations: list[Operation], seed: int = 0) -> Iterator[Image]:
     """Yield four images after each operation, without those that were yielded before."""
     choice = random.Random(seed)
-    disk, promises = Disk(), defaultdict(lambda: NO_COPY, {DATABASE: Promise(0, 0)})
-    seen, writes = set(), 0
+    disk, seen, writes = Disk(), set[int](), 0
     for moment, it in enumerate(operations, 1):
-        if it.kind in ("begin", "setting", "done"):
-            promises[it.name] = promises[it.name].after(it)
-        else:
+        if it.kind not in REPORTS:
             disk.do(it)
         writes = writes + 1 if it.kind == "write" else 0
-        if writes > CLOSE and writes % 10:
+        if writes > CLOSE and writes % 30:
             continue
+        promises = promised(operations[:moment])
         share = choice.random()
         for chance in (0, 1, share, share):
             files = disk.left(lambda chance=chance: choice.random() < chance)  # type: ignore[misc]
-            known = (frozenset(files.items()), frozenset(promises.items()))
-            if (name := hash(known)) not in seen:
-                seen.add(name)
-                yield Image(moment, files, dict(promises))
+            known = hash((frozenset(files.items()), frozenset(promises.items())))
+            if known not in seen:
+                seen.add(known)
+                yield Image(moment, files, promises)
+
+
+def left(database: Path, operations: Iterable[Operation]) -> Image:
+    """What a process has left that did ``operations`` and was killed: nothing is lost then."""
+    files = {each.name: each.read_bytes() for each in database.parent.iterdir()}
+    return Image(0, files, promised(operations))
 
 
 class Verdict(NamedTuple):
@@ -184,34 +219,38 @@ class Verdict(NamedTuple):
     """What was wrong first."""
 
 
-def judge(made: Iterable[Image]) -> Verdict:
-    """Open all images, each in a folder of its own."""
-    verdict, waiting = Verdict(), list[Image]()
-    for image in made:
-        waiting.append(image)
-        if len(waiting) == AT_ONCE:
-            verdict, waiting = _judged(verdict, waiting), []
-    return _judged(verdict, waiting)
+def judge(made: Iterable[Image], *, booted: bool = True) -> Verdict:
+    """Open all images, each in a folder of its own.
+
+    Args:
+        booted: whether the machine was, as after a power cut.
+    """
+    verdict, made = Verdict(), iter(made)
+    while some := list(itertools.islice(made, AT_ONCE)):
+        with TemporaryDirectory(dir=MEMORY) as folder:
+            verdict = _judged(verdict, some, Path(folder), BOOTED if booted else [])
+    return verdict
 
 
-def _judged(verdict: Verdict, made: list[Image]) -> Verdict:
-    with TemporaryDirectory(dir=MEMORY) as folder:
-        asked = []
-        for number, image in enumerate(made):
-            place = Path(folder, str(number))
-            place.mkdir()
-            for name, data in image.files.items():
-                (place / name).write_bytes(data)
-            # The database last: to open it changes files.
-            names = sorted(image.promises, key=lambda name: name == DATABASE)
-            asked += [(image, name, place / name) for name in names]
-        answers = subprocess.run(
-            [sys.executable, "-m", "tests.crash.opened", DATABASE],
-            input="\n".join(str(path) for *_, path in asked),
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        ).stdout.splitlines()
+def _judged(verdict: Verdict, made: list[Image], folder: Path, prefix: list[str]) -> Verdict:
+    (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
+    asked = []
+    for number, image in enumerate(made):
+        place = folder / str(number)
+        place.mkdir()
+        for name, data in image.files.items():
+            (place / name).write_bytes(data)
+        # The database last: to open it changes files.
+        names = sorted(image.promises, key=lambda name: name == DATABASE)
+        asked += [(image, name, f"{place / name}\t{image.promises[name].since}") for name in names]
+    answers = subprocess.run(
+        [*prefix, sys.executable, "-m", "tests.crash.opened", DATABASE],
+        input="\n".join(line for *_, line in asked),
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "BOOT": str(folder / "boot_id")},
+    ).stdout.splitlines()
     counts = verdict._asdict() | {"images": verdict.images + len(made)}
     for (image, name, _), answer in zip(asked, answers, strict=True):
         wrong = _wrong(image.promises[name], answer)
@@ -222,6 +261,8 @@ def _judged(verdict: Verdict, made: list[Image]) -> Verdict:
 
 
 def _wrong(promise: Promise, answer: str) -> str:
+    if "keys lost" in answer:
+        return "lost"
     if not answer.isdigit():
         return "" if promise.may_be_invalid else "invalid"
     if int(answer) < promise.low:

@@ -1,5 +1,6 @@
 """What a process does to the files of one folder, and what it reports, recorded by strace."""
 
+import os
 import re
 import signal
 import subprocess
@@ -13,9 +14,11 @@ from tests.support import requires
 
 CALLS: Final = (
     "openat,pwrite64,write,ftruncate,fallocate,fsync,fdatasync,rename,unlink,mkdir,link,symlink,"
-    "writev,pwritev,pwritev2,truncate,renameat,renameat2,unlinkat,linkat,sendfile,copy_file_range"
+    "writev,pwritev,pwritev2,truncate,renameat,renameat2,unlinkat,linkat,sendfile,copy_file_range,"
+    "clock_nanosleep"
 )
 SYNCS: Final = ("fsync", "fdatasync")
+KILLED_IN_ITS_PAUSE: Final = "inject=clock_nanosleep:signal=KILL"
 
 LINE: Final = re.compile(r"^(\w+)\((.*)\) += (-?\d+)(?:<.*>)?(.*)$")
 FD: Final = re.compile(r"^\d+<([^>]*)>")
@@ -27,7 +30,7 @@ class Operation(NamedTuple):
 
     kind: str
     """``create``, ``replace`` (it is empty then), ``write``, ``truncate``, ``sync``,
-    ``failed sync``, ``rename``, ``unlink``; ``begin``, ``setting``, ``done``."""
+    ``failed sync``, ``rename``, ``unlink``; of the report: see ``images.Promise``."""
     name: str
     """Of the file in the folder; ``.`` is the folder itself."""
     at: int = 0
@@ -54,9 +57,7 @@ def _operation(
     """What a call means for the folder; None if nothing."""
     texts = [_decode(each) for each in TEXT.findall(arguments)]
     found = FD.match(arguments)
-    path = _decode(found[1]).decode() if found else ""
-    if found is None and texts:
-        path = texts[0].decode()
+    path = _decode(found[1]).decode() if found else texts[0].decode() if texts else ""
     if path != folder and Path(path).parent != Path(folder):
         return None
     name = "." if path == folder else Path(path).name
@@ -70,10 +71,8 @@ def _operation(
     numbers = re.findall(r", (\d+)", TEXT.sub("", arguments))
     match call:
         case "openat":
-            made = "O_CREAT" in arguments
-            return (
-                Operation("replace" if "O_TRUNC" in arguments else "create", name) if made else None
-            )
+            kind = "replace" if "O_TRUNC" in arguments else "create"
+            return Operation(kind, name) if "O_CREAT" in arguments else None
         case "pwrite64":
             return Operation("write", name, int(numbers[-1]), texts[0][:returned])
         case "ftruncate":
@@ -93,18 +92,25 @@ def _operation(
 def record(
     database: Path, level: str, *commands: str, faults: Sequence[str] = ()
 ) -> list[Operation]:
-    """Run the workload on ``database``; return what it did.
+    """Run the workload's ``commands`` at this level of durability; return what it did.
 
     Args:
-        database: its folder exists.
-        level: of durability.
-        commands: of the workload.
         faults: options of strace, such as ``inject=fsync:retval=0``.
     """
+    return traced(database, "tests.crash.workload", str(database), level, *commands, faults=faults)
+
+
+def record_backup(database: Path) -> list[Operation]:
+    """Run the program of the backup copy until its first pause; return what it did."""
+    return traced(database, "supervise.backup", "1", faults=(KILLED_IN_ITS_PAUSE,))
+
+
+def traced(database: Path, *module: str, faults: Sequence[str]) -> list[Operation]:
     folder = str(database.parent)
+    options = [each for option in (f"trace={CALLS}", *faults) for each in ("-e", option)]
     with TemporaryDirectory() as made:
         trace = Path(made, "trace")
-        command: list[str | Path] = [
+        strace: list[str | Path] = [
             requires.program("strace"),
             "-o",
             trace,
@@ -112,18 +118,14 @@ def record(
             "-xx",
             "-s",
             "1000000",
+            *options,
         ]
-        for option in (f"trace={CALLS}", *faults):
-            command += ["-e", option]
-        workload: list[str | Path] = [
-            sys.executable,
-            "-m",
-            "tests.crash.workload",
-            database,
-            level,
-            *commands,
-        ]
-        ended = subprocess.run([*command, *workload], check=False, capture_output=True)
+        ended = subprocess.run(
+            [*strace, sys.executable, "-m", *module],
+            check=False,
+            capture_output=True,
+            env={**os.environ, "FIB_STATE": str(database)},
+        )
         if not faults and ended.returncode not in (0, -signal.SIGKILL):
             raise AssertionError(ended.stderr.decode())
         lines = trace.read_text().splitlines()

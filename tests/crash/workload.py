@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, cast
 
+from fibcore.problems import StoreProblem
 from fibcore.stores import Keys, Opener, Store, key_of, opener_of
 
 PAGE: Final = 4096
@@ -60,8 +61,6 @@ def run(database: Path, opener: Opener, commands: Iterator[str]) -> None:
         elif verb == "backup":
             say("begin", value, opener.describe().index)
             done(database, value, opener.backup(database.with_name(value)))
-        elif verb == "damage":
-            database.write_bytes(b"damaged")
         elif verb == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         else:
@@ -72,14 +71,20 @@ def run(database: Path, opener: Opener, commands: Iterator[str]) -> None:
             index = store.read()
             keys = keys_at(index) if verb == "keyed" else {}
             steps = len(keys) or 1
+            if keys:
+                say("keyed", name, index)
             say("begin", name, index + steps)
             done(database, name, store.advance(steps, keys=keys))
 
 
 if __name__ == "__main__":
     _database = Path(sys.argv[1])
-    run(
-        _database,
-        opener_of(f"sqlite:{_database}", "main", cast("Level", sys.argv[2]), 1000),
-        iter(sys.argv[3:]),
-    )
+    try:
+        run(
+            _database,
+            opener_of(f"sqlite:{_database}", "main", cast("Level", sys.argv[2]), 1000),
+            iter(sys.argv[3:]),
+        )
+    except StoreProblem:
+        # As the server does: nothing is closed, which would change files.
+        os._exit(1)
