@@ -1,4 +1,4 @@
-"""Failing disks: a file system whose power can be cut, and one that can be full."""
+"""A file system whose power can be cut."""
 
 import contextlib
 import fcntl
@@ -14,8 +14,9 @@ from typing import Final
 
 import pytest
 
-from fibcore.stores.high_water_mark import BOOT_ID
 from tests.support import requires
+
+BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 
 EXT4_IOC_SHUTDOWN: Final = 0x8004587D
 """_IOR('X', 125, __u32): see ext4_shutdown() in Linux's fs/ext4/ioctl.c."""
@@ -91,14 +92,6 @@ class Volume:
         """Return a command that runs ``command`` on the machine whose power was cut."""
         script = f'mount --bind {self._boot_id} {BOOT_ID} && exec "$@"'
         return ["unshare", "--mount", "sh", "-c", script, "sh", *command]
-
-    def fill(self) -> Path:
-        """Use up the free space; return the file that holds it."""
-        filler = self.path / "filler"
-        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(4096))
-        return filler
 
 
 @contextlib.contextmanager

@@ -1,20 +1,14 @@
 """A server and its standbys, which start faster without supervisord."""
 
 import itertools
-import re
-import resource
 import signal
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from fibcore.stores.files import lock_path
-from tests.support.kernel_sockets import LISTENING, sockets_at
 from tests.support.servers import SERVER, Client, ServerProcess, listening_socket
 from tests.support.waiting import until
-from web.http.hub import GRACE_SECONDS
 
 
 class Servers:
@@ -87,7 +81,7 @@ class Servers:
         found: list[ServerProcess] = []
 
         def is_there() -> bool:
-            holder = int(lock_path(self._database).read_text() or 0)
+            holder = int(Path(f"{self._database}.lock").read_text() or 0)
             found[:] = [
                 each for each in self._running if each.pid == holder and each.process.poll() is None
             ]
@@ -111,23 +105,6 @@ class Servers:
         until(is_there, "the thread of commits has its name")
         return found[0]
 
-    @property
-    def memory(self) -> int:
-        """The server's resident memory, in bytes."""
-        status = Path(f"/proc/{self.server.pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
-
-    @property
-    def connections(self) -> int:
-        """Number of connections that the server has accepted and not closed."""
-        ours = sockets_at(self.port)
-        return len({each.other for each in ours if each.held and each.state != LISTENING})
-
-    @property
-    def descriptors(self) -> set[int]:
-        """The server's open descriptors."""
-        return {int(fd.name) for fd in Path(f"/proc/{self.server.pid}/fd").iterdir()}
-
     def freeze(self) -> None:
         """Stop all processes; return when no thread runs, in user mode or in the kernel."""
         for each in self._running:
@@ -142,16 +119,6 @@ class Servers:
         self._listener.close()
 
 
-def until_idle() -> None:
-    """Return when all accepted connections count as idle.
-
-    Until then they are newcomers, which get some time to send a request: connections between two
-    requests are evicted before them.
-    """
-    accepted = time.monotonic()
-    until(lambda: time.monotonic() - accepted > GRACE_SECONDS, "they are newcomers no more")
-
-
 def is_frozen(pid: int) -> bool:
     """Whether all threads are stopped or have exited."""
     for thread in Path("/proc").glob(f"{pid}/task/*/stat"):
@@ -163,15 +130,3 @@ def is_frozen(pid: int) -> bool:
         if stat.rpartition(")")[2].split()[0] not in {"T", "t", "Z", "X"}:
             return False
     return True
-
-
-@contextmanager
-def no_descriptor_from(limit: int, pid: int) -> Iterator[None]:
-    """Limit the descriptors of a process during the block."""
-    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
-    try:
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))

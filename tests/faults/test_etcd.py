@@ -12,10 +12,9 @@ from typing import Final
 import pytest
 
 from fibcore.problems import EngineUnavailableError
-from fibcore.stores.etcd import EtcdOpener
+from fibcore.stores import opener_of
 from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
-from tests.faults.nodes import NODES, is_healthy
 from tests.support.engines import Etcd, EtcdCluster
 from tests.support.load import Load
 from tests.support.nodes import Nodes
@@ -23,6 +22,7 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("root")]
 
+NODES: Final = 3
 STEPS: Final = 100
 MEMBERS: Final = 3
 
@@ -72,7 +72,7 @@ def test_an_etcd_that_loses_its_leader_loses_no_step(fault: Fault, tmp_path: Pat
         servers = [nodes.start(etcd.url).wait_until_it_serves() for _ in range(NODES)]
 
         def all_serve() -> bool:
-            return all(is_healthy(each.client) for each in servers)
+            return all(each.client.get("/health").status == 200 for each in servers)
 
         with Load([each.client.port for each in servers], conditional=True) as load:
             load.wait_for_steps(STEPS)
@@ -92,11 +92,12 @@ def test_an_etcd_that_loses_its_leader_loses_no_step(fault: Fault, tmp_path: Pat
 def test_a_cut_off_member_shows_no_stale_index(fault: Fault) -> None:
     for _ in fault.tries(short=1, long=1, share=0):
         with far_cluster() as (_, etcd), ExitStack() as stack:
-            assert EtcdOpener(etcd.url, "fibonacci").create(0) is None
+            assert opener_of(etcd.url, "fibonacci", "full", 1000).create(0) is None
             leader, *others = sorted(etcd.members, key=Etcd.leads, reverse=True)
             urls = (leader.url, "etcd://" + ",".join(f"{it.host}:{it.port}" for it in others))
             near, far = (
-                stack.enter_context(closing(EtcdOpener(url, "fibonacci").open())) for url in urls
+                stack.enter_context(closing(opener_of(url, "fibonacci", "full", 1000).open()))
+                for url in urls
             )
             assert near.advance(1) == 1
             assert far.read() == 1

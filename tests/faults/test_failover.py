@@ -17,7 +17,6 @@ import pytest
 
 from tests.faults.conftest import Fault
 from tests.faults.hosts import Host, Network
-from tests.faults.nodes import NODES
 from tests.support.checker import WrongAnswer
 from tests.support.engines import Engine, Postgresql, Redis, Standby
 from tests.support.load import Load
@@ -26,6 +25,7 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.usefixtures("root")]
 
+NODES: Final = 3
 STEPS: Final = 100
 
 Server = TypeVar("Server", bound=Engine)

@@ -5,7 +5,6 @@ show that answers follow commits, one process at a time writes, and another take
 connection is refused.
 """
 
-import http.client
 import os
 import random
 import signal
@@ -13,22 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from fibcore.stores import sqlite_file
-from fibcore.stores.files import lock_path
 from tests.faults.conftest import Fault
-from tests.faults.server_variants import (
-    answers_before_the_commit,
-    outlives_supervisord,
-    takes_no_lock,
-    variant,
-)
-from tests.support import crash_before_answer
-from tests.support.checker import WrongAnswer
 from tests.support.load import Load
 from tests.support.supervised import Supervised
 from tests.support.waiting import PATIENCE, is_alive, until, until_ended
@@ -40,7 +29,7 @@ CHOICE = random.Random(0)
 
 def holder(appliance: Supervised) -> int:
     """The server, or the last one."""
-    return int(lock_path(appliance.database).read_text())
+    return int(Path(f"{appliance.database}.lock").read_text())
 
 
 def standbys(appliance: Supervised) -> int:
@@ -87,45 +76,6 @@ def test_without_standby_and_extension_the_same_kill_refuses_connections(fault: 
                 until(lambda: load.refused > 0, "a connection is refused")
                 load.wait_for_steps(10)
         fault.check(load, last=appliance.index)
-
-
-@pytest.mark.long
-def test_answers_before_the_commit_would_lose_steps(fault: Fault) -> None:
-    with Supervised(command=variant(answers_before_the_commit)) as appliance:
-        assert appliance.standby
-        with Load(appliance.port) as load:
-            for _ in fault.tries(short=1, long=1, share=0):
-                kill_the_server(appliance, load)
-        with pytest.raises(WrongAnswer):
-            fault.check(load, last=appliance.index)
-
-
-@pytest.mark.long
-def test_servers_without_the_lock_would_answer_an_index_twice(fault: Fault) -> None:
-    appliance = Supervised(command=variant(takes_no_lock))
-    sqlite_file.create(appliance.database)
-    with appliance:
-        appliance.wait_until_all_run()
-        for name in ("web_0", "web_1"):
-            appliance.log(name).expect("serving from index")
-        with Load(appliance.port) as load:
-            for _ in fault.tries(short=1, long=1, share=0):
-                # They accept connections more or less in turn.
-                load.wait_for_steps(200)
-        with pytest.raises(WrongAnswer, match=r"one index, two steps|it went back"):
-            fault.check(load, last=appliance.index)
-
-
-def test_a_step_retried_with_if_match_is_made_once_through_kills() -> None:
-    """Every second process is killed after it commits a step, and before the answer."""
-    statuses: list[int] = []
-    with Supervised(command=[sys.executable, "-P", crash_before_answer.__file__]) as appliance:
-        while len(statuses) < 2 * crash_before_answer.EVERY:
-            condition = {"If-Match": f'"{len(statuses)}"'}
-            with suppress(OSError, http.client.HTTPException):
-                statuses.append(appliance.client.request("POST", "/next", condition).status)
-        assert statuses == [200, 412] * 2, "412: the step was made, and its answer was lost"
-        assert appliance.index == len(statuses)
 
 
 # All at once
@@ -207,11 +157,3 @@ def test_a_server_started_under_a_dead_supervisord_exits_at_once(tmp_path: Path)
         os.close(writer)
     assert ended.returncode == 0
     assert not database.exists()
-
-
-@pytest.mark.long
-def test_a_server_that_outlived_supervisord_would_block_the_next() -> None:
-    with Supervised(command=variant(outlives_supervisord)) as appliance:
-        assert appliance.standby
-        with supervisord_killed(appliance), pytest.raises(AssertionError, match="already in use"):
-            appliance.start()

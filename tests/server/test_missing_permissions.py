@@ -10,8 +10,8 @@ from typing import Final, TypeAlias
 
 import pytest
 
-from fibcore.stores import files, sqlite_file
 from tests.support.servers import SERVER, Answer, ServerProcess
+from tests.support.stores import file_at
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.processes
@@ -30,8 +30,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "var"
     path.mkdir()
     database = path / "fibcore.db"
-    sqlite_file.create(database, 5)
-    files.lock_path(database).touch()
+    file_at(database).opener().create(5)
+    Path(f"{database}.lock").touch()
     yield path
     path.chmod(0o700)
 

@@ -1,6 +1,7 @@
 """The answers of a node whose batch is committed in the engine, but whose reply is lost."""
 
 import json
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from fibcore.appliance.ending import EXIT_COMMIT_FAILED
 from tests.conftest import Engines
 from tests.support.engines import Redis
 from tests.support.nodes import Nodes
@@ -104,6 +104,6 @@ def test_a_server_exits_unanswered_if_its_record_is_gone_in_doubt(node: Node) ->
     node.remove_records()
     node.allow()
     assert read_all(node.step) == b""
-    assert node.server.wait() == EXIT_COMMIT_FAILED
+    assert node.server.wait() == os.EX_IOERR
     assert "whether the last step was made can't be determined" in node.server.log.text
     assert node.index == 2

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from fibcore.appliance.settings import Settings
-from fibcore.stores.engine import EngineOpener
+from fibcore.stores import Opener, opener_of
 from tests.support.engines import Engine
 from tests.support.servers import SERVER, ServerProcess, listening_socket
 
@@ -31,11 +30,8 @@ class Nodes:
         self._first = first
         self._count = 0
 
-    def opener_at(self, url: str) -> EngineOpener:
-        settings = Settings.from_environ({"FIB_STORE": url, "FIB_SEQUENCE": self.sequence})
-        opener = settings.opener()
-        assert isinstance(opener, EngineOpener)
-        return opener
+    def opener_at(self, url: str) -> Opener:
+        return opener_of(url, self.sequence, "full", 10_000)
 
     def start(
         self,
