@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, cast
 
-from fibcore.problems import StoreProblem
 from fibcore.stores import Keys, Opener, Store, key_of, opener_of
 
 PAGE: Final = 4096
@@ -85,6 +84,6 @@ if __name__ == "__main__":
             opener_of(f"sqlite:{_database}", "main", cast("Level", sys.argv[2]), 1000),
             iter(sys.argv[3:]),
         )
-    except StoreProblem:
+    except Exception:
         # As the server does: nothing is closed, which would change files.
         os._exit(1)
