@@ -11,14 +11,18 @@ from typing import Final
 
 import pytest
 
-from tests.support import crash_before_answer, requires
+from tests.support import requires
 from tests.support.checkout import checkout, environment, running
 from tests.support.documents import DOCUMENTS, README, block, blocks
+from tests.support.proxy import Proxy
 from tests.support.reference import fibonacci
-from tests.support.supervised import ROOT, Supervised
-from tests.support.waiting import PATIENCE, until
+from tests.support.servers import ServerProcess, listening_socket
+from tests.support.supervised import ROOT
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.processes
+
+STEPS: Final = 4
 
 
 # Commands that a user types in the checkout
@@ -111,41 +115,29 @@ def test_every_link_has_a_target(document: Path) -> None:
         assert not heading or heading in anchors, target
 
 
-# Retrying, through kills that each lose the answer but not the step
-
-KILLS: Final = 2
-STEPS: Final = KILLS * crash_before_answer.EVERY
+# Retrying, through lost answers
 
 
-@pytest.fixture
-def appliance() -> Iterator[Supervised]:
-    with Supervised(command=[sys.executable, "-P", crash_before_answer.__file__]) as appliance:
-        yield appliance
-
-
-def kills(appliance: Supervised) -> int:
-    return appliance.log("supervisord").text.count("terminated by SIGKILL")
-
-
-def was_killed(appliance: Supervised, times: int) -> bool:
-    """supervisord may notice the last kill only after another server has answered the client."""
-    until(lambda: kills(appliance) >= times, "supervisord says that it was killed")
-    return kills(appliance) == times
-
-
-def test_the_shell_recipe_steps_once_through_kills(appliance: Supervised, tmp_path: Path) -> None:
+def test_the_shell_recipe_steps_once_however_many_answers_are_lost(tmp_path: Path) -> None:
     requires.program("curl")
     first, _, one_step = block(README, "bash").rpartition("\n\n")
     script = f"{first}\nfor _ in {{1..{STEPS}}}; do\n{one_step}\necho\ndone\n"
-    done = subprocess.run(
-        ["bash", "-eu", "-c", script.replace(":8080", f":{appliance.port}")],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=2 * PATIENCE,
-        check=True,
-    )
+    with (
+        listening_socket() as listener,
+        ServerProcess(tmp_path / "fibcore.db", listener) as server,
+        Proxy(server.client.port) as proxy,
+    ):
+        server.wait_until_it_serves()
+        proxy.lose_each(2)
+        done = subprocess.run(
+            ["bash", "-eu", "-c", script.replace(":8080", f":{proxy.port}")],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=2 * PATIENCE,
+            check=True,
+        )
+        assert server.client.index == STEPS
+        assert proxy.lost.acquire(timeout=PATIENCE)
     numbers = re.findall(r"\{\"next\": (\d+)\}", done.stdout)
     assert numbers == [str(fibonacci(index)) for index in range(1, STEPS + 1)]
-    assert appliance.index == STEPS
-    assert was_killed(appliance, KILLS)
